@@ -1,0 +1,19 @@
+//! Keys and frames: everything that touches key material or calls the AEAD.
+//!
+//! Hierarchy: root key -> project keys -> one data key per blob -> frames. Each step down is a wrap under a key that
+//! HKDF derives for that one wrap, so no nonce limit applies, and each wrap and each blob commits to its key, so that a
+//! ciphertext opens under one key only. This crate must never know about disks, metadata rows or S3.
+//!
+//! The bytes are specified in `docs/format.md`, "Keys" and "Frames".
+
+mod frame;
+mod kdf;
+mod keys;
+mod record;
+
+pub use frame::{BlobContext, FrameError, FrameOpener, FrameSealer};
+pub use keys::{
+    DataKey, KEY_LEN_BYTES, KeyError, ProjectKey, RootKey, WRAPPED_DATA_KEY_LEN_BYTES, WRAPPED_PROJECT_KEY_LEN_BYTES,
+    wrapped_data_key_version,
+};
+pub use record::{RECORD_OVERHEAD_BYTES, RecordKey};

@@ -1,0 +1,14 @@
+//! The S3 gateway: speaks S3 to clients, seals, codes and places their bytes, and asks metadata for everything else.
+//!
+//! This crate knows the metadata and shard APIs, never their insides: no RocksDB, no SQL, no disk format. S3's XML,
+//! headers and error codes live here and nowhere else.
+
+pub mod checksum;
+pub mod data;
+pub mod error;
+pub mod host;
+pub mod limits;
+pub mod payload;
+pub mod server;
+pub mod sigv4;
+pub mod tls;

@@ -1,0 +1,151 @@
+//! The list of operations, once; trait, messages, dispatch and client follow from it.
+
+use crate::*;
+use async_trait::async_trait;
+use minicbor::{Decode, Encode};
+use valv_types::IncarnationId;
+
+macro_rules! metadata_api {
+    ($( $(#[$doc:meta])* $n:literal $name:ident: $variant:ident($request:ty) -> $response:ty; )*) => {
+        /// The metadata service.
+        ///
+        /// Every method that changes something is one commit: it happened as a whole or not at all, it is durable when
+        /// `Ok` returns, and its ledger record is inside it. Repeating a call with the same commit id returns the first
+        /// outcome. A read sees every commit that returned before it began. Cancel safety: a dropped future may or may
+        /// not have had its effect; ask again with the same commit id to learn which.
+        #[async_trait]
+        pub trait Metadata: Send + Sync + 'static {
+            $( $(#[$doc])* async fn $name(&self, request: $request) -> Result<$response, MetadataError>; )*
+        }
+
+        /// Any request, as it travels.
+        #[derive(Debug, Clone, Encode, Decode)]
+        #[allow(clippy::large_enum_variant, reason = "made once per call and encoded at once")]
+        pub enum Request {
+            $(
+                #[doc = concat!("See [`Metadata::", stringify!($name), "`].")]
+                #[n($n)]
+                $variant(#[n(0)] $request),
+            )*
+        }
+
+        /// Any response, as it travels.
+        #[derive(Debug, Clone, Encode, Decode)]
+        #[allow(clippy::large_enum_variant, reason = "made once per call and encoded at once")]
+        pub enum Response {
+            $(
+                #[doc = concat!("See [`Metadata::", stringify!($name), "`].")]
+                #[n($n)]
+                $variant(#[n(0)] $response),
+            )*
+        }
+
+        /// Answers any request from `metadata`: the server side of the wire.
+        pub async fn serve(metadata: &dyn Metadata, request: Request) -> Result<Response, MetadataError> {
+            match request {
+                $( Request::$variant(request) => metadata.$name(request).await.map(Response::$variant), )*
+            }
+        }
+
+        #[async_trait]
+        impl<T: Transport> Metadata for Client<T> {
+            $(
+                async fn $name(&self, request: $request) -> Result<$response, MetadataError> {
+                    match self.0.call(Request::$variant(request)).await? {
+                        Response::$variant(response) => Ok(response),
+                        _ => Err(MetadataError::Malformed { what: "response of another kind".to_owned() }),
+                    }
+                }
+            )*
+        }
+    };
+}
+
+/// Carries a request to a metadata service and its answer back.
+#[async_trait]
+pub trait Transport: Send + Sync + 'static {
+    /// Sends one request. An answer that never came is [`MetadataError::Unavailable`].
+    async fn call(&self, request: Request) -> Result<Response, MetadataError>;
+}
+
+/// A metadata service at the other end of a transport.
+#[derive(Debug, Clone)]
+pub struct Client<T>(pub T);
+
+metadata_api! {
+    /// Looks up an access key.
+    1 get_access_key: GetAccessKey(GetAccessKey) -> AccessGrant;
+    /// Creates or confirms a user with project, namespace and access key.
+    2 ensure_principal: EnsurePrincipal(EnsurePrincipal) -> EnsuredPrincipal;
+    /// Looks up a user.
+    3 get_user: GetUser(GetUser) -> User;
+    /// Lends a project's key.
+    4 get_project_key: GetProjectKey(GetProjectKey) -> ProjectKeyLease;
+    /// The cluster's id, pools and placement groups.
+    5 get_cluster_map: GetClusterMap(Empty) -> ClusterMap;
+    /// Registers a new incarnation of a gateway.
+    6 register_incarnation: RegisterIncarnation(Empty) -> IncarnationId;
+    /// Renews an incarnation and publishes its low-water mark; a fenced one gets [`MetadataError::Fenced`].
+    7 heartbeat: Heartbeat(Heartbeat) -> Empty;
+
+    /// Creates a bucket.
+    20 create_bucket: CreateBucket(CreateBucket) -> Bucket;
+    /// Finds a bucket by name.
+    21 get_bucket: GetBucket(GetBucket) -> Bucket;
+    /// Deletes an empty bucket.
+    22 delete_bucket: DeleteBucket(DeleteBucket) -> Empty;
+    /// Lists a project's buckets.
+    23 list_buckets: ListBuckets(ListBuckets) -> Vec<Bucket>;
+    /// Changes a bucket's settings.
+    24 update_bucket: UpdateBucket(UpdateBucket) -> Bucket;
+    /// Reads a bucket's document, or [`MetadataError::NoSuchDocument`].
+    25 get_bucket_document: GetBucketDocument(GetBucketDocument) -> BucketDocument;
+
+    /// Makes a version visible.
+    40 put_object: PutObject(PutObject) -> Written;
+    /// Reads a version's record.
+    41 get_object: GetObject(GetObject) -> FoundObject;
+    /// Reads a page of a multipart object's parts.
+    42 get_part_page: GetPartPage(GetPartPage) -> PartPage;
+    /// Copies within a project by sharing blobs.
+    43 copy_object: CopyObject(CopyObject) -> Written;
+    /// Deletes a key or removes a version.
+    44 delete_object: DeleteObject(DeleteObject) -> Deleted;
+    /// Changes tags, ACL, retention or hold of a version.
+    45 update_version: UpdateVersion(UpdateVersion) -> FoundObject;
+    /// Lists current versions.
+    46 list_objects: ListObjects(ListObjects) -> ObjectList;
+    /// Lists all versions.
+    47 list_versions: ListVersions(ListVersions) -> VersionList;
+
+    /// Opens a multipart upload.
+    60 create_upload: CreateUpload(CreateUpload) -> Upload;
+    /// Reads an open upload.
+    61 get_upload: GetUpload(GetUpload) -> Upload;
+    /// Commits a part.
+    62 put_part: PutPart(PutPart) -> PartRecord;
+    /// Lists an upload's parts.
+    63 list_parts: ListParts(ListParts) -> PartList;
+    /// Turns an upload into a version. Repeated after success it returns the same version.
+    64 complete_upload: CompleteUpload(CompleteUpload) -> Written;
+    /// Throws an upload away.
+    65 abort_upload: AbortUpload(AbortUpload) -> Empty;
+    /// Lists open uploads.
+    66 list_uploads: ListUploads(ListUploads) -> UploadList;
+
+    /// Blobs that should have shards, in id order: what a census compares disks with.
+    80 list_blobs: ListBlobs(ListBlobs) -> Vec<LiveBlob>;
+    /// Which of the given blobs are orphans, by the rule in the architecture: unreferenced in a snapshot taken after
+    /// their incarnation was fenced or published a higher low-water mark. Absence alone is never enough.
+    81 find_orphans: FindOrphans(BlobIds) -> BlobIds;
+    /// Queues blobs for repair (a read met a corrupt or missing shard).
+    82 queue_repair: QueueRepair(BlobIds) -> Empty;
+    /// Blobs waiting for repair, oldest first.
+    83 list_repairs: ListRepairs(Limit) -> Vec<LiveBlob>;
+    /// These blobs have all their shards again, verified by a census.
+    84 finish_repairs: FinishRepairs(BlobIds) -> Empty;
+    /// Blobs whose shards are to be deleted, oldest first.
+    85 list_doomed: ListDoomed(Limit) -> Vec<DoomedBlob>;
+    /// Records which disks have deleted a doomed blob's shards.
+    86 answer_doomed: AnswerDoomed(DoomedAnswer) -> Empty;
+}
