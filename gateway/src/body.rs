@@ -124,7 +124,9 @@ impl Body for ResponseBody {
                         Some(left) => match left.checked_sub(bytes.len() as u64) {
                             Some(left) => Some(left),
                             None => {
-                                return Poll::Ready(Some(Err(Self::wrong_length("The body is longer than announced."))));
+                                return Poll::Ready(Some(Err(Self::wrong_length(
+                                    "The body is longer than announced.",
+                                ))));
                             }
                         },
                     };
@@ -164,8 +166,7 @@ mod tests {
     }
 
     fn parts(parts: &[Result<&'static str, S3Code>]) -> impl Stream<Item = Result<Bytes, S3Error>> + Send + use<> {
-        let parts: Vec<_> =
-            parts.iter().map(|part| part.map(Bytes::from_static_str).map_err(S3Error::new)).collect();
+        let parts: Vec<_> = parts.iter().map(|part| part.map(Bytes::from_static_str).map_err(S3Error::new)).collect();
         stream::iter(parts)
     }
 

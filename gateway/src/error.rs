@@ -100,6 +100,7 @@ codes! {
     400 MalformedACLError "The ACL that you provided was not well formed or did not validate against our published schema";
     400 MalformedPOSTRequest "The body of your POST request is not well-formed multipart/form-data.";
     400 MalformedPolicy "The policy is not well formed.";
+    400 MalformedTrailerError "The request contained trailing data that was not well-formed or did not conform to our published schema.";
     400 MalformedXML "The XML you provided was not well-formed or did not validate against our published schema";
     400 MaxMessageLengthExceeded "Your request was too big.";
     400 MaxPostPreDataLengthExceededError "Your POST request fields preceding the upload file were too large.";

@@ -3,12 +3,15 @@
 //! This crate knows the metadata and shard APIs, never their insides: no RocksDB, no SQL, no disk format. S3's XML,
 //! headers and error codes live here and nowhere else.
 
+pub mod body;
 pub mod checksum;
 pub mod data;
 pub mod error;
 pub mod host;
+pub mod http_date;
 pub mod limits;
 pub mod payload;
+pub mod request_id;
 pub mod server;
 pub mod sigv4;
 pub mod tls;

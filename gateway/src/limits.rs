@@ -39,9 +39,6 @@ pub const HEADERS_MAX: usize = 256;
 pub const CLOCK_SKEW_MAX: Duration = Duration::from_secs(15 * 60);
 /// Longest life of a presigned URL in seconds (AWS: 7 days).
 pub const PRESIGNED_EXPIRES_SECS_MAX: u64 = 7 * 24 * 3600;
-/// Signing keys kept: each entry is about 200 bytes, so 1,024 are 200 KiB; one entry is one access key on one day.
-pub const SIGNING_KEYS_MAX: usize = 1_024;
-
 /// Longest line of aws-chunked framing: 16 hexadecimal digits, `;chunk-signature=`, 64 digits and CR LF are 99 bytes;
 /// extensions that a client may add have room.
 pub const CHUNK_LINE_LEN_BYTES_MAX: usize = 512;
