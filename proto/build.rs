@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "proto";
-    let files = ["valv/shard/v1/shard.proto", "valv/metadata/v1/metadata.proto"];
+    let files = ["valv/shard/v1/shard.proto", "valv/metadata/v1/metadata.proto", "valv/admin/v1/admin.proto"];
     for file in files {
         println!("cargo::rerun-if-changed={root}/{file}");
     }
@@ -20,7 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         // Bodies stay slices of the buffer they were received in.
         .bytes(".")
         // An envelope may hold a leased key: it must not be printable by accident.
-        .skip_debug([".valv.metadata.v1.Envelope"])
+        .skip_debug([".valv.metadata.v1.Envelope", ".valv.admin.v1.EnsureUserRequest"])
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())
 }

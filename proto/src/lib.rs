@@ -28,6 +28,22 @@ pub mod metadata {
     }
 }
 
+/// The operators' service.
+pub mod admin {
+    /// Version 1. Fields are added, never renumbered.
+    #[allow(missing_docs, unreachable_pub, clippy::all)]
+    pub mod v1 {
+        tonic::include_proto!("valv.admin.v1");
+
+        impl std::fmt::Debug for EnsureUserRequest {
+            /// Leaves the secret out.
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "EnsureUserRequest({})", self.name)
+            }
+        }
+    }
+}
+
 /// The encoded `FileDescriptorSet` of all services, for gRPC reflection.
 pub const FILE_DESCRIPTOR_SET: &[u8] = tonic::include_file_descriptor_set!("valv");
 

@@ -252,7 +252,7 @@ mod tests {
 
     #[test]
     fn only_blocks_that_match_their_hashes_become_verified() {
-        let payload = Bytes::from((0..40_000u32).map(|i| i as u8).collect::<Vec<_>>());
+        let payload = Bytes::from((0..40_000u32).map(|i| (i / 7) as u8).collect::<Vec<_>>());
         let table = block_hashes(&payload);
         assert_eq!(table.len(), 3 * 32);
         let second = payload.slice(16_384..32_768);
