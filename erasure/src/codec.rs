@@ -60,6 +60,8 @@ struct Codec {
     rows: Vec<Vec<u8>>,
 }
 
+type CodecsByProfile = HashMap<(u8, u8), Arc<Codec>>;
+
 impl Codec {
     fn new(coding: ChunkCoding) -> Result<Self, ErasureError> {
         let error = ErasureError::Profile { k: coding.k, m: coding.m };
@@ -74,7 +76,7 @@ impl Codec {
     }
 
     fn cached(coding: ChunkCoding) -> Result<Arc<Self>, ErasureError> {
-        static CODECS: LazyLock<Mutex<HashMap<(u8, u8), Arc<Codec>>>> = LazyLock::new(Mutex::default);
+        static CODECS: LazyLock<Mutex<CodecsByProfile>> = LazyLock::new(Mutex::default);
         if let Some(codec) = CODECS.lock().get(&(coding.k, coding.m)) {
             return Ok(Arc::clone(codec));
         }
