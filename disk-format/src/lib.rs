@@ -12,7 +12,7 @@ mod superblock;
 pub use extent::{EXTENT_HEADER_LEN, EXTENT_VERSION, ExtentHeader, ExtentId};
 pub use record::{
     HASH_LEN, HiddenExtents, Position, RECORD_ALIGN, RECORD_HEADER_LEN, RECORD_MAGIC, RECORD_VERSION, RecordBody,
-    RecordHeader, blocks_of, record_len, table_len,
+    RecordHeader, blocks_of, record_len, table_crc, table_len,
 };
 pub use superblock::{NAME_LEN_MAX, SUPERBLOCK_LEN, SUPERBLOCK_VERSION, Superblock};
 

@@ -111,6 +111,11 @@ pub const fn record_len(payload_len_bytes: u32) -> u64 {
     len.next_multiple_of(RECORD_ALIGN)
 }
 
+/// The checksum of a table of block hashes, as it stands in the header of its record.
+pub fn table_crc(table: &[u8]) -> u32 {
+    crc32c::crc32c(table)
+}
+
 impl RecordHeader {
     /// The header's bytes.
     pub fn encode(&self) -> [u8; RECORD_HEADER_LEN] {
