@@ -1,12 +1,100 @@
-//! Response bodies: nothing, bytes in memory, or a stream that may fail half-way.
+//! Bodies: of requests, as they come off a connection; of responses, which may fail half-way.
 
 use crate::error::{S3Code, S3Error};
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+
+/// The body of a request. The first poll is what sends `100 Continue`.
+///
+/// ```
+/// # use valv_gateway::body::RequestBody;
+/// use http_body::Body as _;
+/// let body = RequestBody::from("in memory, for a test of a handler");
+/// assert!(!body.is_end_stream());
+/// ```
+pub struct RequestBody {
+    source: Source,
+    /// Set when nothing is left to read: whether the connection can be used again depends on it.
+    ended: Arc<AtomicBool>,
+}
+
+enum Source {
+    Connection(Incoming),
+    Memory(Bytes),
+}
+
+impl RequestBody {
+    /// A body that comes off a connection.
+    pub fn new(incoming: Incoming) -> Self {
+        let ended = Arc::new(AtomicBool::new(incoming.is_end_stream()));
+        Self { source: Source::Connection(incoming), ended }
+    }
+
+    /// Tells whether the body has been read to its end, also after it was dropped.
+    pub(crate) fn ended(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.ended)
+    }
+}
+
+impl From<Bytes> for RequestBody {
+    fn from(bytes: Bytes) -> Self {
+        let ended = Arc::new(AtomicBool::new(bytes.is_empty()));
+        Self { source: Source::Memory(bytes), ended }
+    }
+}
+
+impl From<&'static str> for RequestBody {
+    fn from(text: &'static str) -> Self {
+        Bytes::from_static(text.as_bytes()).into()
+    }
+}
+
+impl fmt::Debug for RequestBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RequestBody({:?})", self.size_hint().exact())
+    }
+}
+
+impl Body for RequestBody {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+        let frame = match &mut self.source {
+            Source::Connection(incoming) => std::task::ready!(Pin::new(incoming).poll_frame(cx)),
+            Source::Memory(bytes) if bytes.is_empty() => None,
+            Source::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
+        };
+        if frame.is_none() || self.is_end_stream() {
+            self.ended.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(frame)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.source {
+            Source::Connection(incoming) => incoming.is_end_stream(),
+            Source::Memory(bytes) => bytes.is_empty(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.source {
+            Source::Connection(incoming) => incoming.size_hint(),
+            Source::Memory(bytes) => SizeHint::with_exact(bytes.len() as u64),
+        }
+    }
+}
 
 /// The stream inside a [`ResponseBody`].
 pub type ByteStream = Pin<Box<dyn Stream<Item = Result<Bytes, S3Error>> + Send + 'static>>;

@@ -1,8 +1,6 @@
-//! The four ways in which S3 writes a point in time, and the `Date` header.
+//! The ways in which S3 writes a point in time.
 
-use http::HeaderValue;
-use parking_lot::Mutex;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 use time::format_description::BorrowedFormatItem;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -59,22 +57,6 @@ pub fn parse_basic(text: &str) -> Option<TimestampMicros> {
     u64::try_from(at.unix_timestamp()).ok().map(TimestampMicros::from_secs)
 }
 
-/// The `Date` header for a response sent now. Formatted once a second.
-pub fn date_header() -> HeaderValue {
-    static LAST: Mutex<Option<(u64, HeaderValue)>> = Mutex::new(None);
-    let secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
-    let mut last = LAST.lock();
-    match &*last {
-        Some((at, value)) if *at == secs => value.clone(),
-        _ => {
-            let text = format_http(TimestampMicros::from_secs(secs));
-            let value = HeaderValue::from_str(&text).unwrap_or_else(|_| HeaderValue::from_static(""));
-            *last = Some((secs, value.clone()));
-            value
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,7 +69,6 @@ mod tests {
         assert_eq!(format_http(AT), "Fri, 24 May 2013 00:00:00 GMT");
         assert_eq!(format_iso8601(AT), "2013-05-24T00:00:00.123Z");
         assert_eq!(format_basic(AT), "20130524T000000Z");
-        assert!(date_header().to_str().is_ok_and(|text| text.ends_with(" GMT")));
     }
 
     #[test]

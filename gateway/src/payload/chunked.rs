@@ -294,7 +294,7 @@ impl ChunkedDecoder {
             self.trailers_signed = true;
             return Ok(());
         }
-        let is_announced = expected.iter().any(|announced| *announced == name);
+        let is_announced = expected.contains(&name);
         let is_repeated = self.trailers.iter().any(|(seen, _)| *seen == name);
         if !is_announced || is_repeated || self.trailers.len() >= TRAILERS_MAX {
             return Err(ChunkedError::MalformedTrailer);

@@ -79,11 +79,8 @@ fn decode(
         let end = end.clamp(start, body.len());
         let mut input = Bytes::copy_from_slice(&body[start..end]);
         start = end;
-        loop {
-            match decoder.next(&mut input)? {
-                ChunkedEvent::Data(data) => out.extend_from_slice(&data),
-                ChunkedEvent::NeedInput | ChunkedEvent::End => break,
-            }
+        while let ChunkedEvent::Data(data) = decoder.next(&mut input)? {
+            out.extend_from_slice(&data);
         }
         assert!(input.is_empty(), "the decoder takes all of its input");
     }

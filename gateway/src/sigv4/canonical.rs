@@ -50,7 +50,7 @@ pub(super) fn canonical_request(parts: &Parts, signed_headers: &[String], payloa
 
 /// Parameters sorted by encoded name, then by encoded value; the signature itself is left out.
 fn canonical_query(query: &str, form: Form, out: &mut Vec<u8>) {
-    let mut parameters: Vec<(Cow<'_, [u8]>, Cow<'_, [u8]>)> = query
+    let mut parameters: Vec<_> = query
         .split('&')
         .filter(|parameter| !parameter.is_empty())
         .map(|parameter| parameter.split_once('=').unwrap_or((parameter, "")))
