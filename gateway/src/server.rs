@@ -17,7 +17,7 @@ use crate::limits::{HEADER_SECTION_LEN_BYTES_MAX, HEADERS_MAX};
 use crate::request_id::RequestId;
 use crate::tls::Tls;
 use async_trait::async_trait;
-use http::header::{CONNECTION, SERVER};
+use http::header::{CONNECTION, EXPECT, SERVER};
 use http::{HeaderName, HeaderValue, Request, Response};
 use hyper::body::{Body as _, Incoming};
 use hyper::server::conn::http1;
@@ -259,7 +259,9 @@ async fn answer(handler: &dyn Handler, request: Request<Incoming>, conn: ConnInf
     const HOST_ID: HeaderName = HeaderName::from_static("x-amz-id-2");
     let started = std::time::Instant::now();
     let method = request.method().clone();
-    let is_tiny = request.body().size_hint().exact().is_some_and(|len| len <= TINY_BODY_LEN_BYTES_MAX);
+    // A client that waits for 100 Continue may or may not send its body after a refusal: nobody can tell what comes next.
+    let is_tiny = request.body().size_hint().exact().is_some_and(|len| len <= TINY_BODY_LEN_BYTES_MAX)
+        && !request.headers().contains_key(EXPECT);
     let ended = request.body().ended();
     let mut response = handler.handle(request, conn).await;
     let headers = response.headers_mut();

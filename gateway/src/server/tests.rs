@@ -185,6 +185,7 @@ async fn no_byte_of_a_body_is_asked_for_before_the_handler_reads_it() {
     stream.write_all(head("/refuse").as_bytes()).await.expect("send");
     let (answer, _) = read_response(&mut stream).await.expect("answer");
     assert!(answer.starts_with("http/1.1 403"), "refused without 100: {answer}");
+    assert!(answer.contains("connection: close"), "{answer}");
     server.stop().await;
 }
 
