@@ -12,7 +12,7 @@ pub const BUCKET_NAME_LEN_BYTES_MIN: usize = 3;
 pub const BUCKET_NAME_LEN_BYTES_MAX: usize = 63;
 /// Largest body of one PUT or part (AWS: 5 GiB).
 pub const PUT_LEN_BYTES_MAX: u64 = 5 << 30;
-/// Largest object (AWS: 5 TiB by the console's count; 10,000 parts of 5 GiB are refused there as here).
+/// Largest object: 5 TiB, as S3 had it for most of its life; 10,000 parts of 5 GiB would be more.
 pub const OBJECT_LEN_BYTES_MAX: u64 = 5 << 40;
 /// Smallest part except the last (AWS: 5 MiB).
 pub const PART_LEN_BYTES_MIN: u64 = 5 << 20;
