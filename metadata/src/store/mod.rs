@@ -3,6 +3,10 @@
 //! The domain logic of the metadata service is deterministic code over this one trait. It must never know which engine
 //! lies behind it; what every engine must do is written down as a suite of tests (`conformance`).
 
+mod rocks;
+
+pub use rocks::{OnLoss, RocksConfig, RocksError, RocksMetaStore, Start};
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use valv_types::{CommitId, Revision};
@@ -17,6 +21,9 @@ pub const VALUE_LEN_BYTES_MAX: usize = 1 << 20;
 /// Most keys that one commit may expect or write: a completion of 10,000 parts removes 10,000 part rows, writes 40
 /// pages and may release 10,000 blobs of parts that were not named.
 pub const COMMIT_KEYS_MAX: usize = 50_000;
+/// Largest commit, keys and values together: [`COMMIT_KEYS_MAX`] keys of 150 bytes, and the pages of 10,000 parts with
+/// a kilobyte for each, come to 18 MB.
+pub const COMMIT_BYTES_MAX: usize = 32 << 20;
 
 /// A value as read, with the revision of the commit that wrote it.
 #[derive(Debug, Clone, PartialEq, Eq)]
