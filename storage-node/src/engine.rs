@@ -25,5 +25,6 @@ pub use folder::{ExpectedDisk, FolderError, Identity, read_superblock};
 pub use io::{ExtentIo, SystemIo};
 pub(crate) use read::VerifiedBlocks;
 pub use scrub::ScrubOutcome;
+pub(crate) use scrub::successor;
 pub use shared::CorruptReport;
 pub(crate) use shared::REPORTS_MAX;

@@ -5,6 +5,7 @@
 
 mod config;
 mod engine;
+pub mod grpc;
 mod metrics;
 mod node;
 

@@ -116,11 +116,13 @@ impl Shared {
         let extent = self.extent(entry.place.extent).ok_or(ReadFault::Corrupt)?;
         let file = extent.handle()?;
         let first_block = (range.start / BLOCK_LEN_BYTES) as usize;
-        let start = range.start / BLOCK_LEN_BYTES * BLOCK_LEN_BYTES;
-        // An empty range touches no block.
-        let end = match range.is_empty() {
-            true => start,
-            false => range.end.checked_next_multiple_of(BLOCK_LEN_BYTES).unwrap_or(u32::MAX).min(entry.len_bytes),
+        // An empty range touches no block, and stays where it is.
+        let (start, end) = match range.is_empty() {
+            true => (range.start, range.start),
+            false => (
+                range.start / BLOCK_LEN_BYTES * BLOCK_LEN_BYTES,
+                range.end.checked_next_multiple_of(BLOCK_LEN_BYTES).unwrap_or(u32::MAX).min(entry.len_bytes),
+            ),
         };
         let head_len = RECORD_HEADER_LEN + table_len(entry.len_bytes);
         let blocks_len = (end - start) as usize;
