@@ -3,7 +3,12 @@
 //! The domain logic of the metadata service is deterministic code over this one trait. It must never know which engine
 //! lies behind it; what every engine must do is written down as a suite of tests (`conformance`).
 
+#[cfg(any(test, feature = "conformance"))]
+#[allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite of tests: panicking is how it reports")]
+pub mod conformance;
 mod rocks;
+#[cfg(test)]
+mod tests;
 
 pub use rocks::{OnLoss, RocksConfig, RocksError, RocksMetaStore, Start};
 
