@@ -19,6 +19,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 use tokio::sync::{Semaphore, mpsc};
 use valv_disk_format::{Superblock, table_len};
 use valv_shard_api::{
@@ -325,7 +326,7 @@ impl Disk {
         let maintenance = self.maintenance.clone();
         self.blocking(move |shared| {
             let _one = maintenance.reclaiming.lock();
-            Ok(shared.reclaim(&maintenance.dying))
+            Ok(shared.reclaim(&maintenance.dying).0)
         })
         .await
     }
@@ -502,9 +503,13 @@ fn refresh(shared: &Shared) {
     }
 }
 
+/// After an extent could not be reclaimed (no room for its copies, or damage in it), reclaim rests for this long.
+const RECLAIM_RETRY: Duration = Duration::from_secs(30);
+
 /// The maintenance thread: space, reclaim, scrub, open files.
 fn maintain(shared: &Shared, maintenance: &Maintenance) {
     let mut scrub = Scrub::new(shared);
+    let mut retry_reclaim: Option<Instant> = None;
     loop {
         {
             let mut stop = maintenance.stop.lock();
@@ -516,9 +521,10 @@ fn maintain(shared: &Shared, maintenance: &Maintenance) {
             }
         }
         refresh(shared);
-        {
+        if retry_reclaim.is_none_or(|at| Instant::now() >= at) {
             let _one = maintenance.reclaiming.lock();
-            shared.reclaim(&maintenance.dying);
+            let (_, failed) = shared.reclaim(&maintenance.dying);
+            retry_reclaim = (failed > 0).then(|| Instant::now() + RECLAIM_RETRY);
         }
         scrub.advance(shared);
         shared.close_files();

@@ -57,8 +57,8 @@ impl Book {
 }
 
 impl Shared {
-    /// Reclaims what is worth it. Returns how many extents were given back.
-    pub(crate) fn reclaim(&self, dying: &Dying) -> usize {
+    /// Reclaims what is worth it. Returns how many extents were given back, and how many could not be.
+    pub(crate) fn reclaim(&self, dying: &Dying) -> (usize, usize) {
         self.bury(dying);
         let mut reclaimed = 0;
         let mut failed: Vec<ExtentId> = Vec::new();
@@ -78,7 +78,7 @@ impl Shared {
                 }
             }
         }
-        reclaimed
+        (reclaimed, failed.len())
     }
 
     fn reclaim_extent(&self, id: ExtentId, dying: &Dying) -> Result<(), ReclaimError> {
