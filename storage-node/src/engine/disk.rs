@@ -1,7 +1,7 @@
 //! One disk's engine: what the node calls.
 
 use super::folder::{ExpectedDisk, Folder, FolderError, Identity};
-use super::queue::{Ack, Operation, Queue, Stop};
+use super::queue::{Ack, DELETE_BYTES, Operation, Queue, Stop};
 use super::read::VerifiedBlocks;
 use super::reclaim::Dying;
 use super::recovery::{Opening, Recovered, RecoveryError};
@@ -223,7 +223,7 @@ impl Disk {
     pub async fn delete(&self, keys: Vec<ShardKey>) -> Result<(), ShardError> {
         check_count(&keys)?;
         self.refuse_writes()?;
-        let bytes = keys.len() * size_of::<ShardKey>();
+        let bytes = keys.len() * DELETE_BYTES;
         self.submit(bytes, |ack| Operation::Delete(keys, ack)).await
     }
 

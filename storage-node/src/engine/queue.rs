@@ -42,8 +42,12 @@ pub(crate) enum Operation {
     Flush(Ack),
 }
 
+/// Bytes that a delete takes while it is in a group: its record and what is staged for it.
+pub(crate) const DELETE_BYTES: usize = 256;
+
 impl Operation {
-    fn payload_bytes(&self) -> usize {
+    /// What the operation adds to the size of a group.
+    fn group_bytes(&self) -> usize {
         match self {
             Self::Put(shard, _) => shard.payload.len(),
             Self::Copy(items, _) => items
@@ -53,7 +57,8 @@ impl Operation {
                     CopyItem::Delete { .. } => 0,
                 })
                 .sum(),
-            Self::Delete(..) | Self::Flush(_) => 0,
+            Self::Delete(keys, _) => keys.len() * DELETE_BYTES,
+            Self::Flush(_) => 0,
         }
     }
 }
@@ -140,7 +145,7 @@ impl Queue {
         std::mem::take(&mut inner.operations)
     }
 
-    /// Waits for work, at most `timeout`. Takes what is there, up to `bytes_max` of payload and `count_max` operations
+    /// Waits for work, at most `timeout`. Takes what is there, up to `bytes_max` and `count_max` operations
     /// (at least one): what arrives while the previous group is being synced makes the next one, and a lone request
     /// on an idle disk is never delayed.
     pub(crate) fn take(&self, bytes_max: usize, count_max: usize, timeout: Duration) -> Taken {
@@ -153,7 +158,7 @@ impl Queue {
         let mut bytes = 0;
         while operations.len() < count_max {
             let Some(next) = inner.operations.front() else { break };
-            bytes += next.payload_bytes();
+            bytes += next.group_bytes();
             if bytes > bytes_max && !operations.is_empty() {
                 break;
             }

@@ -20,8 +20,8 @@ use std::io::{self, IoSlice};
 use std::path::PathBuf;
 use std::sync::Arc;
 use valv_disk_format::{
-    EXTENT_HEADER_LEN, ExtentHeader, ExtentId, Position, RECORD_ALIGN, RECORD_HEADER_LEN, RecordBody, RecordHeader,
-    Superblock,
+    EXTENT_HEADER_LEN, ExtentHeader, ExtentId, FormatError, Position, RECORD_ALIGN, RECORD_HEADER_LEN, RecordBody,
+    RecordHeader, Superblock,
 };
 use valv_types::ShardKey;
 
@@ -161,6 +161,9 @@ impl Opening<'_> {
                 HeaderState::Foreign
             }
             Ok(header) if header.extent == id => HeaderState::Ours(header),
+            Err(FormatError::Version(version)) => {
+                return Err(io::Error::other(format!("extent {id} is of version {version}")));
+            }
             Ok(_) | Err(_) => HeaderState::Damaged,
         })
     }

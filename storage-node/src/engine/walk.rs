@@ -4,7 +4,9 @@ use super::io::read_at;
 use rustix::fs::SeekFrom;
 use std::fs::File;
 use std::io;
-use valv_disk_format::{ExtentId, Position, RECORD_ALIGN, RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader, table_len};
+use valv_disk_format::{
+    ExtentId, FormatError, Position, RECORD_ALIGN, RECORD_HEADER_LEN, RECORD_MAGIC, RecordHeader, table_len,
+};
 
 /// Read at once while walking: a header and the table of a 7 MiB shard, or many small records.
 const WINDOW_BYTES: usize = 16 * 1024;
@@ -50,7 +52,14 @@ impl<'a> Walker<'a> {
         let extent = self.extent;
         let file_len = self.file_len;
         let head = self.bytes(offset, RECORD_HEADER_LEN)?;
-        let Ok(header) = RecordHeader::decode(head, Position { extent, offset }) else { return Ok(Step::Nothing) };
+        let header = match RecordHeader::decode(head, Position { extent, offset }) {
+            Ok(header) => header,
+            // Intact but of a newer version: to take it for damage, or for a torn tail, would destroy it.
+            Err(FormatError::Version(version)) => {
+                return Err(io::Error::other(format!("extent {extent} holds records of version {version}")));
+            }
+            Err(_) => return Ok(Step::Nothing),
+        };
         // An intact header whose record would leave the file: the file was cut.
         if offset.saturating_add(header.record_len()) > file_len {
             return Ok(Step::Nothing);
