@@ -6,11 +6,13 @@
 //!
 //! The bytes are specified in `docs/format.md`, "Keys" and "Frames".
 
+mod backup;
 mod frame;
 mod kdf;
 mod keys;
 mod record;
 
+pub use backup::{BACKUP_ITERATIONS, SealedBackup};
 pub use frame::{BlobContext, FrameError, FrameOpener, FrameSealer};
 pub use keys::{
     DataKey, KEY_LEN_BYTES, KeyError, ProjectKey, RootKey, WRAPPED_DATA_KEY_LEN_BYTES, WRAPPED_PROJECT_KEY_LEN_BYTES,

@@ -3,4 +3,32 @@
 //! Domain logic is deterministic code over the `MetaStore` trait. RocksDB is known only to `store::rocks`; this crate
 //! knows the shard API only to mirror its commits, and never how shards lie on disk.
 
+mod attempt;
+mod background;
+mod blobs;
+mod bootstrap;
+mod buckets;
+mod clock;
+mod conditions;
+mod copies;
+mod export;
+mod incarnations;
+mod keystore;
+mod ledger;
+mod listing;
+mod lock;
+mod objects;
+mod principals;
+mod records;
+mod rows;
+mod seal;
+mod service;
 pub mod store;
+mod trash;
+mod uploads;
+mod versions;
+
+pub use bootstrap::{BootstrapConfig, BootstrapError};
+pub use export::ExportError;
+pub use keystore::{KeyStore, KeyStoreError, RootKeyFile};
+pub use service::{MetadataConfig, MetadataService, OpenError};

@@ -1,0 +1,352 @@
+//! Buckets: creation, settings, documents, and deletion of empty ones.
+//!
+//! Every write into a bucket expects the revision of its state row. That alone does not guard emptiness: a write changes
+//! no state row, so it would not make a concurrent deletion fail. Hence deletion has two steps. First the row says
+//! `closing`, and from that commit on no write commits; then a scan finds the bucket empty, and the row goes; or it finds
+//! something, and the bucket opens again. A crash in between leaves a closing bucket, which the next write opens again
+//! when the closing is older than [`CLOSING_SECS_MAX`].
+
+use crate::attempt::{self, ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
+use crate::ledger::Event;
+use crate::lock;
+use crate::principals::id_of_row;
+use crate::records::{self, BucketRecord, DocumentRecord, EventKind, ProjectRecord};
+use crate::rows::{Tag, last_id};
+use crate::seal::Place;
+use crate::service::{Core, bucket_of, corrupt, malformed};
+use crate::store::{Snapshot, Versioned};
+use std::sync::Arc;
+use valv_metadata_api::*;
+use valv_types::{BucketId, CommitId, PoolMap, ProjectId};
+
+/// Most buckets of a project: AWS's quota. Listing buckets opens all of a project's, some microseconds each.
+const BUCKETS_PER_PROJECT_MAX: usize = 10_000;
+/// Most buckets in a page.
+const BUCKET_PAGE_MAX: usize = 10_000;
+/// A deletion's scan takes milliseconds; a closing older than this was left by a crash.
+const CLOSING_SECS_MAX: u64 = 30;
+/// Longest bucket document: S3's largest is a lifecycle configuration, below 1 MiB with its sealing.
+const DOCUMENT_LEN_BYTES_MAX: usize = 512 * 1024;
+
+const DOCUMENT_KINDS: [BucketDocumentKind; 12] = [
+    BucketDocumentKind::Policy,
+    BucketDocumentKind::Acl,
+    BucketDocumentKind::Lifecycle,
+    BucketDocumentKind::Cors,
+    BucketDocumentKind::Tagging,
+    BucketDocumentKind::Encryption,
+    BucketDocumentKind::OwnershipControls,
+    BucketDocumentKind::PublicAccessBlock,
+    BucketDocumentKind::Notification,
+    BucketDocumentKind::Logging,
+    BucketDocumentKind::RequestPayment,
+    BucketDocumentKind::Website,
+];
+
+impl Core {
+    pub(crate) async fn make_bucket(self: &Arc<Self>, request: CreateBucket) -> Result<Bucket, MetadataError> {
+        let owner = request.actor.user.ok_or_else(|| malformed("a bucket needs an owner"))?;
+        let name_row = self.bucket_name_row(request.namespace, &request.name)?;
+        // The commit's id is the bucket's: a repeated call finds the bucket that the first one made.
+        let id = BucketId::from_bytes(*request.commit.as_bytes());
+        for number in 0..ATTEMPTS_MAX {
+            let _turn = self.queue(number, &name_row).await;
+            let plan = self.plan_bucket(&request, owner, id).await;
+            match settle(self.store.as_ref(), request.commit, number, plan).await? {
+                Settled::Done(bucket) => return Ok(bucket),
+                Settled::Again => {}
+                Settled::Before(refusal) => {
+                    let record = self.bucket_record(id).await.map_err(|_| refusal)?;
+                    return self.bucket_view(id, &record);
+                }
+            }
+        }
+        Err(MetadataError::Conflict)
+    }
+
+    async fn plan_bucket(
+        self: &Arc<Self>,
+        request: &CreateBucket,
+        owner: valv_types::UserId,
+        id: BucketId,
+    ) -> Result<Plan<Bucket>, MetadataError> {
+        let project = request.actor.project;
+        let name_key = self.bucket_name_row(request.namespace, &request.name)?;
+        let [name_row, project_row] = self.get_rows(&[name_key.clone(), self.rows.project(project)]).await?;
+        if let Some(taken) = name_row {
+            let taken = id_of_row(&taken, BucketId::from_bytes)?;
+            let yours = self.bucket_record(taken).await.is_ok_and(|bucket| bucket.project == project);
+            return Err(if yours {
+                MetadataError::BucketAlreadyOwnedByYou
+            } else {
+                MetadataError::BucketAlreadyExists
+            });
+        }
+        let project_row = project_row.ok_or_else(|| malformed("no such project"))?;
+        let pool = records::decode::<ProjectRecord>("project", &project_row.value)?.pool;
+        let pool_row = self.get(&self.rows.pool(pool)).await?.ok_or_else(|| corrupt("pool of a project"))?;
+        let layout = records::decode::<PoolMap>("pool", &pool_row.value)?.layout;
+        let count = self.scan(move |core, snapshot| Ok(core.bucket_ids(snapshot, project)?.len())).await?;
+        if count >= BUCKETS_PER_PROJECT_MAX {
+            return Err(MetadataError::QuotaExceeded);
+        }
+
+        let sealed = self.seal_bucket_name(project, id, &request.name)?;
+        let mut record = BucketRecord {
+            project,
+            namespace: request.namespace,
+            owner,
+            created: self.now(),
+            layout,
+            versioning: if request.object_lock { Versioning::Enabled } else { Versioning::Unversioned },
+            object_lock: request.object_lock.then_some(ObjectLock { default: None }),
+            documents: Vec::new(),
+            key_version: sealed.key_version,
+            sealed_name: sealed.bytes,
+            closing: None,
+        };
+        let mut attempt = Attempt::default();
+        attempt.expect_absent(name_key.clone());
+        attempt.expect_absent(self.rows.bucket(id));
+        attempt.put(name_key, records::encode(&id));
+        attempt.put(self.rows.project_bucket(project, id), records::encode(&id));
+        for document in &request.documents {
+            if record.documents.contains(&document.kind) {
+                return Err(malformed("a document kind stands twice"));
+            }
+            self.put_document(&mut attempt, project, id, document)?;
+            record.documents.push(document.kind);
+        }
+        record.documents.sort_unstable();
+        attempt.put(self.rows.bucket(id), records::encode(&record));
+        let event = self.bucket_event(EventKind::BucketCreated, id, &record, &request.name);
+        self.record_event(&mut attempt, request.commit, Some(&request.actor), event)?;
+        let view = self.bucket_view(id, &record)?;
+        Ok(Plan::Commit(attempt, view))
+    }
+
+    fn bucket_event<'a>(&self, kind: EventKind, id: BucketId, record: &BucketRecord, name: &'a str) -> Event<'a> {
+        Event {
+            kind,
+            project: record.project,
+            time: self.now(),
+            bucket: Some(id),
+            version: None,
+            other_version: None,
+            bytes: 0,
+            subject: name.as_bytes(),
+        }
+    }
+
+    fn put_document(
+        &self,
+        attempt: &mut Attempt,
+        project: ProjectId,
+        bucket: BucketId,
+        document: &BucketDocument,
+    ) -> Result<(), MetadataError> {
+        if document.body.len() > DOCUMENT_LEN_BYTES_MAX {
+            return Err(malformed("a bucket document is too long"));
+        }
+        let sealed = self.seals.seal_bytes(Place::Document(project, bucket, document.kind), &document.body)?;
+        let record = DocumentRecord { key_version: sealed.key_version, sealed: sealed.bytes };
+        attempt.put(self.rows.document(bucket, document.kind), records::encode(&record));
+        Ok(())
+    }
+
+    /// Ids of all buckets of a project.
+    fn bucket_ids(&self, snapshot: &dyn Snapshot, project: ProjectId) -> Result<Vec<BucketId>, MetadataError> {
+        let range = self.rows.range(Tag::ProjectBucket, &[project.as_bytes()]);
+        let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
+        let mut ids = Vec::new();
+        while let Some((key, _)) = cursor.next().map_err(store_error)? {
+            ids.push(last_id(&key).map(BucketId::from_bytes).ok_or_else(|| corrupt("bucket index"))?);
+        }
+        Ok(ids)
+    }
+
+    pub(crate) async fn find_bucket(&self, request: GetBucket) -> Result<Bucket, MetadataError> {
+        let row = self.get(&self.bucket_name_row(request.namespace, &request.name)?).await?;
+        let id = id_of_row(&row.ok_or(MetadataError::NoSuchBucket)?, BucketId::from_bytes)?;
+        let record = self.bucket_record(id).await?;
+        self.bucket_view(id, &record)
+    }
+
+    pub(crate) async fn page_of_buckets(self: &Arc<Self>, request: ListBuckets) -> Result<Vec<Bucket>, MetadataError> {
+        self.scan(move |core, snapshot| {
+            let mut buckets = Vec::new();
+            for id in core.bucket_ids(snapshot, request.project)? {
+                let Some(row) = snapshot.get(&core.rows.bucket(id)).map_err(store_error)? else {
+                    return Err(corrupt("bucket index"));
+                };
+                let bucket = core.bucket_view(id, &records::decode("bucket", &row.value)?)?;
+                let wanted = request.after.as_ref().is_none_or(|after| bucket.name > *after);
+                if wanted && bucket.name.starts_with(&request.prefix) {
+                    buckets.push(bucket);
+                }
+            }
+            buckets.sort_by(|a, b| a.name.cmp(&b.name));
+            buckets.truncate((request.limit as usize).min(BUCKET_PAGE_MAX));
+            Ok(buckets)
+        })
+        .await
+    }
+
+    pub(crate) async fn read_document(&self, request: GetBucketDocument) -> Result<BucketDocument, MetadataError> {
+        let keys = [self.rows.bucket(request.bucket), self.rows.document(request.bucket, request.kind)];
+        let [bucket, document] = self.get_rows(&keys).await?;
+        let bucket = bucket_of(bucket.as_ref())?;
+        let document = document.ok_or(MetadataError::NoSuchDocument)?;
+        let record: DocumentRecord = records::decode("bucket document", &document.value)?;
+        let place = Place::Document(bucket.project, request.bucket, request.kind);
+        let body = self.seals.open_bytes(place, record.key_version, &record.sealed)?;
+        Ok(BucketDocument { kind: request.kind, body })
+    }
+
+    pub(crate) async fn change_bucket(&self, request: UpdateBucket) -> Result<Bucket, MetadataError> {
+        let row = self.rows.bucket(request.bucket);
+        for number in 0..ATTEMPTS_MAX {
+            let _turn = self.queue(number, &row).await;
+            let plan = self.plan_bucket_change(&request).await;
+            match settle(self.store.as_ref(), request.commit, number, plan).await? {
+                Settled::Done(bucket) => return Ok(bucket),
+                Settled::Again => {}
+                Settled::Before(refusal) => {
+                    let record = self.bucket_record(request.bucket).await.map_err(|_| refusal)?;
+                    return self.bucket_view(request.bucket, &record);
+                }
+            }
+        }
+        Err(MetadataError::Conflict)
+    }
+
+    async fn plan_bucket_change(&self, request: &UpdateBucket) -> Result<Plan<Bucket>, MetadataError> {
+        let row = self.get(&self.rows.bucket(request.bucket)).await?;
+        let mut record = bucket_of(row.as_ref())?;
+        let mut attempt = Attempt::default();
+        attempt.expect(self.rows.bucket(request.bucket), row.as_ref());
+        match &request.change {
+            BucketChange::Versioning(new) => {
+                lock::check_versioning_change(record.versioning, *new, record.object_lock)?;
+                record.versioning = *new;
+            }
+            BucketChange::ObjectLock(new) => {
+                if record.versioning != Versioning::Enabled {
+                    return Err(MetadataError::InvalidBucketState);
+                }
+                record.object_lock = Some(*new);
+            }
+            BucketChange::SetDocument(document) => {
+                self.put_document(&mut attempt, record.project, request.bucket, document)?;
+                if !record.documents.contains(&document.kind) {
+                    record.documents.push(document.kind);
+                    record.documents.sort_unstable();
+                }
+            }
+            BucketChange::RemoveDocument(kind) => {
+                attempt.remove(self.rows.document(request.bucket, *kind));
+                record.documents.retain(|kept| kept != kind);
+            }
+        }
+        attempt.put(self.rows.bucket(request.bucket), records::encode(&record));
+        let view = self.bucket_view(request.bucket, &record)?;
+        let event = self.bucket_event(EventKind::BucketChanged, request.bucket, &record, &view.name);
+        self.record_event(&mut attempt, request.commit, Some(&request.actor), event)?;
+        Ok(Plan::Commit(attempt, view))
+    }
+
+    /// Decodes the bucket row of a write, and says whether the write has to wait for a deletion to decide.
+    pub(crate) async fn writable_bucket(
+        &self,
+        id: BucketId,
+        row: Option<&Versioned>,
+    ) -> Result<Option<BucketRecord>, MetadataError> {
+        let record = bucket_of(row)?;
+        let Some(since) = record.closing else { return Ok(Some(record)) };
+        if since.plus_secs(CLOSING_SECS_MAX) < self.now() {
+            self.reopen_bucket(id, record, row).await?;
+        }
+        Ok(None)
+    }
+
+    async fn reopen_bucket(
+        &self,
+        id: BucketId,
+        record: BucketRecord,
+        row: Option<&Versioned>,
+    ) -> Result<(), MetadataError> {
+        let mut attempt = Attempt::default();
+        attempt.expect(self.rows.bucket(id), row);
+        attempt.put(self.rows.bucket(id), records::encode(&BucketRecord { closing: None, ..record }));
+        // A conflict means that somebody else decided.
+        attempt::commit(self.store.as_ref(), CommitId::random(), attempt).await.map(|_| ())
+    }
+
+    pub(crate) async fn remove_bucket(self: &Arc<Self>, request: DeleteBucket) -> Result<Empty, MetadataError> {
+        let row = self.rows.bucket(request.bucket);
+        for number in 0..ATTEMPTS_MAX {
+            let _turn = self.queue(number, &row).await;
+            let plan = self.plan_bucket_removal(&request).await;
+            match settle(self.store.as_ref(), request.commit, number, plan).await? {
+                Settled::Done(answer) => return Ok(answer),
+                Settled::Again => {}
+                Settled::Before(_) => return Ok(Empty {}),
+            }
+        }
+        Err(MetadataError::Conflict)
+    }
+
+    async fn plan_bucket_removal(self: &Arc<Self>, request: &DeleteBucket) -> Result<Plan<Empty>, MetadataError> {
+        let id = request.bucket;
+        let key = self.rows.bucket(id);
+        let row = self.get(&key).await?;
+        let record = bucket_of(row.as_ref())?;
+        // The usual refusal disturbs nobody.
+        if !self.bucket_is_empty(id).await? {
+            return Err(MetadataError::BucketNotEmpty);
+        }
+        let closing = BucketRecord { closing: Some(self.now()), ..record.clone() };
+        let mut attempt = Attempt::default();
+        attempt.expect(key.clone(), row.as_ref());
+        attempt.put(key.clone(), records::encode(&closing));
+        if !attempt::commit(self.store.as_ref(), CommitId::random(), attempt).await? {
+            return Ok(Plan::Wait);
+        }
+        let row = self.get(&key).await?;
+        let now_closing = bucket_of(row.as_ref())?;
+        if now_closing.closing != closing.closing {
+            return Ok(Plan::Wait);
+        }
+        if !self.bucket_is_empty(id).await? {
+            self.reopen_bucket(id, now_closing, row.as_ref()).await?;
+            return Err(MetadataError::BucketNotEmpty);
+        }
+        let view = self.bucket_view(id, &record)?;
+        let mut attempt = Attempt::default();
+        attempt.expect(key.clone(), row.as_ref());
+        attempt.remove(key);
+        attempt.remove(self.bucket_name_row(record.namespace, &view.name)?);
+        attempt.remove(self.rows.project_bucket(record.project, id));
+        for kind in DOCUMENT_KINDS.into_iter().filter(|kind| record.documents.contains(kind)) {
+            attempt.remove(self.rows.document(id, kind));
+        }
+        let event = self.bucket_event(EventKind::BucketDeleted, id, &record, &view.name);
+        self.record_event(&mut attempt, request.commit, Some(&request.actor), event)?;
+        Ok(Plan::Commit(attempt, Empty {}))
+    }
+
+    /// Whether no version, delete marker or open upload is in the bucket. A key with noncurrent versions has a head.
+    async fn bucket_is_empty(self: &Arc<Self>, id: BucketId) -> Result<bool, MetadataError> {
+        self.scan(move |core, snapshot| {
+            for tag in [Tag::Head, Tag::Noncurrent, Tag::UploadIndex] {
+                let range = core.rows.range(tag, &[id.as_bytes()]);
+                let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
+                if cursor.next().map_err(store_error)?.is_some() {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        })
+        .await
+    }
+}

@@ -1,0 +1,72 @@
+//! Ledger records: one custody event in the same commit as its effect.
+//!
+//! Every commit that changes what a project holds writes exactly one. Commits of Valv's own bookkeeping (leases, clock,
+//! heartbeats, queues, parts that no version took) change nothing of a project's and write none. Sequencing the records
+//! into the project's Merkle tree is not done here.
+
+use crate::attempt::Attempt;
+use crate::records::{self, EventKind, LedgerAttachment, LedgerRecord};
+use crate::seal::Place;
+use crate::service::Core;
+use valv_metadata_api::{Actor, MetadataError};
+use valv_types::{BucketId, CommitId, ProjectId, TimestampMicros, VersionId};
+
+/// What happened.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Event<'a> {
+    pub(crate) kind: EventKind,
+    /// Whose ledger: the project that the thing belongs to, whoever acted.
+    pub(crate) project: ProjectId,
+    pub(crate) time: TimestampMicros,
+    pub(crate) bucket: Option<BucketId>,
+    pub(crate) version: Option<VersionId>,
+    pub(crate) other_version: Option<VersionId>,
+    pub(crate) bytes: u64,
+    /// The object key; or a bucket's or a user's name.
+    pub(crate) subject: &'a [u8],
+}
+
+impl Core {
+    /// Adds the event to the attempt. `commit` names the record; `actor` is `None` for background work.
+    pub(crate) fn record_event(
+        &self,
+        attempt: &mut Attempt,
+        commit: CommitId,
+        actor: Option<&Actor>,
+        event: Event<'_>,
+    ) -> Result<(), MetadataError> {
+        let mut salt = [0; 16];
+        getrandom::fill(&mut salt)
+            .map_err(|_| MetadataError::Unavailable { what: "no randomness available".to_owned() })?;
+        let subject_hash = *blake3::Hasher::new().update(&salt).update(event.subject).finalize().as_bytes();
+        let attachment = LedgerAttachment {
+            salt,
+            subject: event.subject.to_vec(),
+            access_key: actor.and_then(|actor| actor.access_key.clone()),
+            request_id: actor.map(|actor| actor.request_id.clone()).unwrap_or_default(),
+            remote: actor.map(|actor| actor.remote.clone()).unwrap_or_default(),
+            other_version: event.other_version,
+        };
+        let sealed = self.seals.seal(Place::Ledger(event.project, commit), &attachment);
+        let sealed = match sealed {
+            // Purging goes on after a project's key was shredded: the record then has no names.
+            Err(MetadataError::KeyUnavailable) if event.kind == EventKind::VersionPurged => {
+                crate::seal::Sealed { key_version: 0, bytes: Vec::new() }
+            }
+            other => other?,
+        };
+        let record = LedgerRecord {
+            time: event.time,
+            kind: event.kind,
+            user: actor.and_then(|actor| actor.user),
+            bucket: event.bucket,
+            version: event.version,
+            bytes: event.bytes,
+            subject_hash,
+            key_version: sealed.key_version,
+            sealed: sealed.bytes,
+        };
+        attempt.put(self.rows.ledger(event.project, commit), records::encode(&record));
+        Ok(())
+    }
+}

@@ -1,0 +1,604 @@
+//! Records at rest: CBOR with numbered fields behind one format byte. The page `docs/format-metadata.md` lists them.
+//!
+//! A number is never used again for something else. A reader skips fields that it does not know, and refuses a format
+//! byte that it does not know: the format changes only when skipping would be wrong.
+
+use bytes::Bytes;
+use minicbor::{Decode, Encode};
+use valv_metadata_api::{
+    Attributes, BlobPlace, BlobRecord, Body, BucketDocumentKind, Checksum, ChecksumAlgorithm, ChecksumType,
+    LockRequest, MetadataError, ObjectLock, Retention, Versioning,
+};
+use valv_types::{
+    AccessKeyId, BlobId, BucketId, ClusterId, DiskId, Layout, NamespaceId, PoolId, ProjectId, TimestampMicros, UserId,
+    VersionId,
+};
+
+/// The first byte of every record.
+const FORMAT: u8 = 1;
+
+/// Encodes a record.
+pub(crate) fn encode<T: Encode<()>>(record: &T) -> Bytes {
+    let mut out = vec![FORMAT];
+    match minicbor::encode(record, &mut out) {
+        Ok(()) => Bytes::from(out),
+        // Writing to a Vec is infallible, and no record has an encoder of its own that refuses a value.
+        Err(_) => unreachable!("records encode into memory"),
+    }
+}
+
+/// Decodes a record; `what` names it in the error.
+pub(crate) fn decode<'b, T: Decode<'b, ()>>(what: &'static str, bytes: &'b [u8]) -> Result<T, MetadataError> {
+    let corrupt = || MetadataError::Corrupt { what: what.to_owned() };
+    match bytes.split_first() {
+        Some((&FORMAT, body)) => minicbor::decode(body).map_err(|_| corrupt()),
+        _ => Err(corrupt()),
+    }
+}
+
+/// The cluster row.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct ClusterRecord {
+    #[n(0)]
+    pub(crate) cluster: ClusterId,
+    #[n(1)]
+    pub(crate) created: TimestampMicros,
+    /// The key of the hashes that stand in keys for names: 32 bytes sealed under the system key "names".
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed_name_key: Vec<u8>,
+}
+
+/// The cluster clock's row.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(crate) struct ClockRecord {
+    /// Cluster time has reached this.
+    #[n(0)]
+    pub(crate) high_water: TimestampMicros,
+}
+
+/// Who does background work until when.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct LeaseRecord {
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) holder: [u8; 16],
+    #[n(1)]
+    pub(crate) expires: TimestampMicros,
+}
+
+/// A project. The name is sealed under the system key "principals".
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct ProjectRecord {
+    #[n(0)]
+    pub(crate) namespace: NamespaceId,
+    #[n(1)]
+    pub(crate) pool: PoolId,
+    #[n(2)]
+    pub(crate) created: TimestampMicros,
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed_name: Vec<u8>,
+}
+
+/// A namespace. The name is sealed under the system key "principals".
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct NamespaceRecord {
+    #[n(0)]
+    pub(crate) created: TimestampMicros,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed_name: Vec<u8>,
+}
+
+/// A user.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct UserRecord {
+    #[n(0)]
+    pub(crate) project: ProjectId,
+    #[n(1)]
+    pub(crate) created: TimestampMicros,
+    /// [`UserNames`], sealed under the system key "principals".
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// What a user is called.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct UserNames {
+    #[n(0)]
+    pub(crate) name: String,
+    #[n(1)]
+    pub(crate) display_name: String,
+    #[n(2)]
+    pub(crate) email: String,
+    #[n(3)]
+    pub(crate) canonical_id: String,
+}
+
+/// An access key.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct AccessKeyRecord {
+    #[n(0)]
+    pub(crate) user: UserId,
+    #[n(1)]
+    pub(crate) project: ProjectId,
+    #[n(2)]
+    pub(crate) created: TimestampMicros,
+    #[n(3)]
+    pub(crate) disabled: bool,
+    /// The secret, sealed under the system key "access keys".
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed_secret: Vec<u8>,
+}
+
+/// A bucket's state.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct BucketRecord {
+    #[n(0)]
+    pub(crate) project: ProjectId,
+    #[n(1)]
+    pub(crate) namespace: NamespaceId,
+    #[n(2)]
+    pub(crate) owner: UserId,
+    #[n(3)]
+    pub(crate) created: TimestampMicros,
+    #[n(4)]
+    pub(crate) layout: Layout,
+    #[n(5)]
+    pub(crate) versioning: Versioning,
+    #[n(6)]
+    pub(crate) object_lock: Option<ObjectLock>,
+    #[n(7)]
+    pub(crate) documents: Vec<BucketDocumentKind>,
+    /// Version of the project key that seals the name.
+    #[n(8)]
+    pub(crate) key_version: u32,
+    #[n(9)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed_name: Vec<u8>,
+    /// Since when a deletion is checking that the bucket is empty: no write commits meanwhile.
+    #[n(10)]
+    pub(crate) closing: Option<TimestampMicros>,
+}
+
+/// A bucket document: its text, sealed.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct DocumentRecord {
+    #[n(0)]
+    pub(crate) key_version: u32,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// Flag of [`VersionRecord`]: clients name it `null`.
+pub(crate) const FLAG_NULL: u8 = 1;
+/// Flag of [`VersionRecord`]: a delete marker.
+pub(crate) const FLAG_DELETE_MARKER: u8 = 2;
+/// Flag of [`VersionRecord`]: under legal hold.
+pub(crate) const FLAG_LEGAL_HOLD: u8 = 4;
+
+/// A version: what listing, retention and reclaim need lies open, the rest is sealed.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct VersionRecord {
+    #[n(0)]
+    pub(crate) id: VersionId,
+    #[n(1)]
+    pub(crate) order: TimestampMicros,
+    #[n(2)]
+    pub(crate) flags: u8,
+    #[n(3)]
+    pub(crate) len_bytes: u64,
+    #[n(4)]
+    pub(crate) body: Body,
+    #[n(5)]
+    pub(crate) owner: Option<UserId>,
+    #[n(6)]
+    pub(crate) retention: Option<Retention>,
+    /// Version of the project key that seals the attributes.
+    #[n(7)]
+    pub(crate) key_version: u32,
+    /// [`Attributes`], sealed for (project, bucket, version): the place does not change when a version stops being the
+    /// current one, so moving it needs no key.
+    #[n(8)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+impl VersionRecord {
+    pub(crate) fn is_null(&self) -> bool {
+        self.flags & FLAG_NULL != 0
+    }
+
+    pub(crate) fn is_delete_marker(&self) -> bool {
+        self.flags & FLAG_DELETE_MARKER != 0
+    }
+
+    pub(crate) fn legal_hold(&self) -> bool {
+        self.flags & FLAG_LEGAL_HOLD != 0
+    }
+}
+
+/// As much of a version as a listing shows; the body is skipped, and nothing is copied.
+#[derive(Debug, Clone, Decode)]
+pub(crate) struct ListedVersion<'b> {
+    #[n(0)]
+    pub(crate) id: VersionId,
+    #[n(1)]
+    pub(crate) order: TimestampMicros,
+    #[n(2)]
+    pub(crate) flags: u8,
+    #[n(3)]
+    pub(crate) len_bytes: u64,
+    #[n(5)]
+    pub(crate) owner: Option<UserId>,
+    #[n(7)]
+    pub(crate) key_version: u32,
+    #[b(8)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: &'b [u8],
+}
+
+/// As much of [`Attributes`] as a listing shows.
+#[derive(Debug, Clone, Decode)]
+pub(crate) struct ListedAttributes<'b> {
+    #[b(0)]
+    pub(crate) etag: &'b str,
+    #[n(4)]
+    pub(crate) checksums: Vec<ListedChecksum>,
+}
+
+/// Which checksum, without its value.
+#[derive(Debug, Clone, Decode)]
+pub(crate) struct ListedChecksum {
+    #[n(0)]
+    pub(crate) algorithm: ChecksumAlgorithm,
+    #[n(1)]
+    pub(crate) kind: ChecksumType,
+}
+
+/// A key's noncurrent null version.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct NullRef {
+    #[n(0)]
+    pub(crate) order: TimestampMicros,
+    #[n(1)]
+    pub(crate) id: VersionId,
+}
+
+/// The head row of a key: its current version or delete marker. Every writer of a key meets on this row.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct HeadRecord {
+    #[n(0)]
+    pub(crate) version: VersionRecord,
+    /// The null version, if the key has one that is not current.
+    #[n(1)]
+    pub(crate) null: Option<NullRef>,
+}
+
+/// As much of a head row as a listing shows.
+#[derive(Debug, Clone, Decode)]
+pub(crate) struct ListedHead<'b> {
+    #[b(0)]
+    pub(crate) version: ListedVersion<'b>,
+    #[n(1)]
+    pub(crate) null: Option<NullRef>,
+}
+
+/// A noncurrent version's row.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct NoncurrentRecord {
+    #[n(0)]
+    pub(crate) version: VersionRecord,
+}
+
+/// As much of a noncurrent row as a listing shows.
+#[derive(Debug, Clone, Decode)]
+pub(crate) struct ListedNoncurrent<'b> {
+    #[b(0)]
+    pub(crate) version: ListedVersion<'b>,
+}
+
+/// Where the noncurrent version with this id stands among its key's.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(crate) struct VersionIndexRecord {
+    #[n(0)]
+    pub(crate) order: TimestampMicros,
+}
+
+/// A reference to a blob, with all that a census needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct BlobRefRecord {
+    #[n(0)]
+    pub(crate) len_bytes: u64,
+    #[n(1)]
+    pub(crate) layout: Layout,
+    #[n(2)]
+    pub(crate) place: BlobPlace,
+}
+
+impl From<&BlobRecord> for BlobRefRecord {
+    fn from(blob: &BlobRecord) -> Self {
+        Self { len_bytes: blob.len_bytes, layout: blob.layout, place: blob.place }
+    }
+}
+
+/// A page of a multipart object's parts.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct PageRecord {
+    #[n(0)]
+    pub(crate) parts: Vec<PagePart>,
+    #[n(1)]
+    pub(crate) key_version: u32,
+    /// `Vec<`[`PartSecrets`]`>`, sealed.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// The open half of a part.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct PagePart {
+    #[n(0)]
+    pub(crate) number: u16,
+    #[n(1)]
+    pub(crate) offset: u64,
+    #[n(2)]
+    pub(crate) blob: BlobRecord,
+    #[n(3)]
+    pub(crate) modified: TimestampMicros,
+}
+
+/// The sealed half of a part: it would fingerprint known files.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct PartSecrets {
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) md5: [u8; 16],
+    #[n(1)]
+    pub(crate) checksums: Vec<Checksum>,
+}
+
+/// A part of an open upload.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct PartRow {
+    #[n(0)]
+    pub(crate) part: PagePart,
+    #[n(1)]
+    pub(crate) key_version: u32,
+    /// [`PartSecrets`], sealed.
+    #[n(2)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// An open upload.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct UploadRecord {
+    #[n(0)]
+    pub(crate) bucket: BucketId,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) key: Vec<u8>,
+    #[n(2)]
+    pub(crate) owner: Option<UserId>,
+    #[n(3)]
+    pub(crate) initiated: TimestampMicros,
+    #[n(4)]
+    pub(crate) lock: LockRequest,
+    #[n(5)]
+    pub(crate) checksum: Option<(ChecksumAlgorithm, ChecksumType)>,
+    #[n(6)]
+    pub(crate) key_version: u32,
+    /// [`Attributes`], sealed.
+    #[n(7)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// What waits in the trash.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) enum TrashRecord {
+    /// A removed version, with all that bringing it back needs.
+    #[n(0)]
+    Version(#[n(0)] TrashedVersion),
+    /// An upload that ended: parts that no version took are still to be released.
+    #[n(1)]
+    Upload(#[n(0)] TrashedUpload),
+}
+
+/// A removed version.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct TrashedVersion {
+    #[n(0)]
+    pub(crate) version: VersionRecord,
+    #[n(1)]
+    pub(crate) project: ProjectId,
+    #[n(2)]
+    pub(crate) bucket: BucketId,
+    #[n(3)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) key: Vec<u8>,
+    #[n(4)]
+    pub(crate) removed: TimestampMicros,
+    /// The user who removed it.
+    #[n(5)]
+    pub(crate) by: Option<UserId>,
+    /// Part of its references are gone already: it can't be brought back.
+    #[n(6)]
+    pub(crate) purging: bool,
+}
+
+/// An upload that was completed or aborted.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct TrashedUpload {
+    #[n(0)]
+    pub(crate) project: ProjectId,
+    #[n(1)]
+    pub(crate) bucket: BucketId,
+}
+
+/// A blob whose shards are to be deleted.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct DoomedRecord {
+    #[n(0)]
+    pub(crate) len_bytes: u64,
+    #[n(1)]
+    pub(crate) layout: Layout,
+    #[n(2)]
+    pub(crate) answered: Vec<DiskId>,
+}
+
+/// A blob that waits for repair.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct RepairRecord {
+    #[n(0)]
+    pub(crate) len_bytes: u64,
+    #[n(1)]
+    pub(crate) layout: Layout,
+    /// Disks known to lack shards; empty when a read met the damage.
+    #[n(2)]
+    pub(crate) missing: Vec<DiskId>,
+}
+
+/// Since when a blob has been on the repair queue or doomed.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(crate) struct QueuedSince {
+    #[n(0)]
+    pub(crate) since: TimestampMicros,
+}
+
+/// The last incarnation number given.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(crate) struct IncarnationCounter {
+    #[n(0)]
+    pub(crate) last: u32,
+}
+
+/// One run of a gateway.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(crate) struct IncarnationRecord {
+    #[n(0)]
+    pub(crate) registered: TimestampMicros,
+    #[n(1)]
+    pub(crate) last_seen: TimestampMicros,
+    #[n(2)]
+    pub(crate) low_water: u64,
+}
+
+/// An incarnation that may commit nothing any more.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(crate) struct FenceRecord {
+    #[n(0)]
+    pub(crate) since: TimestampMicros,
+}
+
+/// What a ledger record tells of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+#[cbor(index_only)]
+pub(crate) enum EventKind {
+    /// A principal was created or its secret replaced.
+    #[n(1)]
+    PrincipalEnsured,
+    #[n(10)]
+    BucketCreated,
+    #[n(11)]
+    BucketDeleted,
+    #[n(12)]
+    BucketChanged,
+    /// An object version was ingested (PREMIS: ingestion).
+    #[n(20)]
+    VersionCreated,
+    /// ... by copying another (PREMIS: replication).
+    #[n(21)]
+    VersionCopied,
+    #[n(22)]
+    DeleteMarkerCreated,
+    /// A version was moved to the trash, or a delete marker removed (PREMIS: deaccession).
+    #[n(23)]
+    VersionRemoved,
+    /// A version was brought back from the trash.
+    #[n(24)]
+    VersionRestored,
+    /// A version left the trash; its last references went with it (PREMIS: deletion).
+    #[n(25)]
+    VersionPurged,
+    /// Tags, access list, retention or hold changed (PREMIS: metadata modification).
+    #[n(26)]
+    VersionChanged,
+    #[n(30)]
+    UploadCreated,
+    #[n(31)]
+    PartCommitted,
+    #[n(32)]
+    UploadCompleted,
+    #[n(33)]
+    UploadAborted,
+}
+
+/// One custody event.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct LedgerRecord {
+    #[n(0)]
+    pub(crate) time: TimestampMicros,
+    #[n(1)]
+    pub(crate) kind: EventKind,
+    #[n(2)]
+    pub(crate) user: Option<UserId>,
+    #[n(3)]
+    pub(crate) bucket: Option<BucketId>,
+    #[n(4)]
+    pub(crate) version: Option<VersionId>,
+    #[n(5)]
+    pub(crate) bytes: u64,
+    /// BLAKE3 of a salt (in the sealed part) and the object key: what the tree will cover, telling nothing once the
+    /// project's key is gone.
+    #[n(6)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) subject_hash: [u8; 32],
+    #[n(7)]
+    pub(crate) key_version: u32,
+    /// [`LedgerAttachment`], sealed.
+    #[n(8)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// The names in a ledger record.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct LedgerAttachment {
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) salt: [u8; 16],
+    /// The object key, or the bucket's name for events of buckets, or the user's for events of principals.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) subject: Vec<u8>,
+    #[n(2)]
+    pub(crate) access_key: Option<AccessKeyId>,
+    #[n(3)]
+    pub(crate) request_id: String,
+    #[n(4)]
+    pub(crate) remote: String,
+    /// The version that an event supersedes or copies from.
+    #[n(5)]
+    pub(crate) other_version: Option<VersionId>,
+}
+
+/// Makes sure that a decoded blob can be computed with.
+pub(crate) fn check_blob(blob: &BlobRecord) -> Result<(), MetadataError> {
+    blob.layout.check().map_err(|error| MetadataError::Malformed { what: error.to_string() })
+}
+
+/// The blob id and reference of each part of a page.
+pub(crate) fn page_refs(page: &PageRecord) -> impl Iterator<Item = (BlobId, BlobRefRecord)> + '_ {
+    page.parts.iter().map(|part| (part.blob.blob, BlobRefRecord::from(&part.blob)))
+}
+
+/// Attributes as their sealed bytes; kept here so that both directions stand together.
+pub(crate) fn encode_attributes(attributes: &Attributes) -> Bytes {
+    encode(attributes)
+}
