@@ -39,7 +39,7 @@ async fn three_shards() -> Folder {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 40, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
     /// Header, table, payload and padding of the middle record, with the index and without.
     #[test]

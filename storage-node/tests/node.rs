@@ -15,7 +15,7 @@ use tokio::task::JoinHandle;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use valv_shard_api::{DiskState, ShardError, ShardStore};
-use valv_storage_node::grpc::{ClientConfig, MESSAGE_BYTES_MAX, ShardClient, ShardService};
+use valv_storage_node::grpc::{ClientConfig, ShardClient, ShardService};
 use valv_storage_node::{Disk, DiskConfig, EngineConfig, Identity, NodeConfig, NodeError, StorageNode};
 use valv_types::DiskId;
 
@@ -186,7 +186,7 @@ async fn serve(node: Arc<StorageNode>) -> (String, CancellationToken, JoinHandle
     let stopped = stop.clone();
     let server = tokio::spawn(async move {
         tonic::transport::Server::builder()
-            .add_service(ShardService::server(node, MESSAGE_BYTES_MAX))
+            .add_service(ShardService::new(node).into_server())
             .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped.cancelled_owned())
             .await
             .unwrap();

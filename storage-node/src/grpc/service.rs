@@ -1,7 +1,7 @@
 //! The server side: one node's engines as a gRPC service.
 
 use super::convert::{BadMessage, codec_of, disk_of, key_of, stat_message, status_message, status_of_error};
-use super::{CHUNK_BYTES, OFFLOAD_BYTES};
+use super::{CHUNK_BYTES, MESSAGE_BYTES_MAX, OFFLOAD_BYTES};
 use crate::engine::VerifiedBlocks;
 use crate::node::StorageNode;
 use bytes::Bytes;
@@ -17,13 +17,24 @@ use valv_types::ShardKey;
 /// Serves a node's disks.
 pub struct ShardService {
     node: Arc<StorageNode>,
+    message_bytes_max: usize,
 }
 
 impl ShardService {
-    /// The service for a tonic server, which takes messages of up to `message_bytes_max` (see
-    /// [`super::MESSAGE_BYTES_MAX`]).
-    pub fn server(node: Arc<StorageNode>, message_bytes_max: usize) -> ShardServiceServer<Self> {
-        ShardServiceServer::new(Self { node })
+    /// The service of `node`, which takes messages of up to [`MESSAGE_BYTES_MAX`].
+    pub fn new(node: Arc<StorageNode>) -> Self {
+        Self { node, message_bytes_max: MESSAGE_BYTES_MAX }
+    }
+
+    /// Takes messages of up to this many bytes: a little over the longest shard in use.
+    pub fn message_bytes_max(self, message_bytes_max: usize) -> Self {
+        Self { message_bytes_max, ..self }
+    }
+
+    /// The service in a form that a tonic server takes.
+    pub fn into_server(self) -> ShardServiceServer<Self> {
+        let message_bytes_max = self.message_bytes_max;
+        ShardServiceServer::new(self)
             .max_decoding_message_size(message_bytes_max)
             .max_encoding_message_size(message_bytes_max)
     }
