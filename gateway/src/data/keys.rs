@@ -18,8 +18,11 @@ const LEASES_MAX: usize = 16 * 1024;
 /// Single flight: requests for the same key while it is being asked for share one question to metadata.
 pub struct ProjectKeys {
     metadata: Arc<dyn Metadata>,
-    slots: Mutex<HashMap<(ProjectId, Option<u32>), Arc<Slot>>>,
+    slots: Mutex<HashMap<Wanted, Arc<Slot>>>,
 }
+
+/// A project and a version of its key; `None` for the one that new data is sealed under.
+type Wanted = (ProjectId, Option<u32>);
 
 #[derive(Default)]
 struct Slot {

@@ -47,7 +47,8 @@ proptest! {
         faults in prop::collection::btree_map(0..DISKS, prop::sample::select(READ_FAULTS.to_vec()), 3..6),
     ) {
         runtime().block_on(async {
-            let world = World::new().await;
+            let config = DataPathConfig { read_deadline: Duration::from_millis(300), ..quick_config() };
+            let world = World::with(small_layout(), config).await;
             let source = body(len, seed);
             let stored = world.put(&source).await;
             for (index, fault) in &faults {
@@ -98,8 +99,6 @@ async fn an_aligned_frame_is_one_read_of_one_frame() {
         memory_budget_bytes: 64 << 20,
         hedge_after_min: patient,
         hedge_after_max: patient,
-        read_deadline: patient,
-        put_deadline: patient,
         ..quick_config()
     };
     let world = World::with(layout, config).await;
@@ -131,8 +130,7 @@ async fn shards_with_wrong_contents_under_right_hashes_are_never_sent() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_disk_that_hangs_is_read_around_before_its_deadline() {
-    let patient = DataPathConfig { read_deadline: Duration::from_secs(3600), ..quick_config() };
-    let world = World::with(small_layout(), patient).await;
+    let world = World::new().await;
     let source = body(32_768, 1);
     let stored = world.put(&source).await;
     let holder = world.disk_of(stored.record(), 0, 1).await;

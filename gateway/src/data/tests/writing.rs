@@ -44,7 +44,8 @@ async fn an_unknown_length_and_any_piece_size_give_the_same_bytes() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn down_disks_are_in_the_proof_down_to_the_floor_and_refused_below() {
     for fault in [Fault::Away, Fault::AwayUnannounced, Fault::Full, Fault::ReadOnly, Fault::Io, Fault::Hangs] {
-        let world = World::new().await;
+        let put_deadline = Duration::from_secs(if fault == Fault::Hangs { 2 } else { 60 });
+        let world = World::with(small_layout(), DataPathConfig { put_deadline, ..quick_config() }).await;
         world.store.fail(disk(3), fault);
         let source = body(100_000, 4);
         let finished = world.write(&source, 10_000).await.unwrap();
@@ -93,8 +94,7 @@ async fn too_few_writable_disks_are_told_before_a_byte_is_taken() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_busy_disk_is_asked_again() {
-    let world =
-        World::with(small_layout(), DataPathConfig { put_deadline: Duration::from_secs(30), ..quick_config() }).await;
+    let world = World::new().await;
     world.store.busy(disk(2), 3);
     let finished = world.write(&body(32_768, 1), 10_000).await.unwrap();
     assert!(finished.proof.missing.is_empty());
@@ -166,12 +166,7 @@ async fn writers_of_a_fenced_incarnation_fail_and_new_ones_go_on() {
 async fn sixty_four_writers_stay_within_the_budget_and_all_end() {
     // Room for about five chunk buffers (six shards of 8,256 bytes each).
     let budget = 300 << 10;
-    let config = DataPathConfig {
-        memory_budget_bytes: budget,
-        memory_wait: Duration::from_secs(60),
-        put_deadline: Duration::from_secs(30),
-        ..quick_config()
-    };
+    let config = DataPathConfig { memory_budget_bytes: budget, memory_wait: Duration::from_secs(60), ..quick_config() };
     let world = Arc::new(World::with(small_layout(), config).await);
     let peak = Arc::new(std::sync::atomic::AtomicI64::new(0));
     let mut writers = tokio::task::JoinSet::new();
@@ -211,8 +206,7 @@ async fn without_memory_a_writer_waits_and_is_then_refused() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_upload_holds_at_most_two_chunks_while_disks_are_slow() {
-    let config = DataPathConfig { put_deadline: Duration::from_secs(30), ..quick_config() };
-    let world = Arc::new(World::with(small_layout(), config).await);
+    let world = Arc::new(World::new().await);
     let closed = world.store.gate.write().await;
     let writing = {
         let world = Arc::clone(&world);
