@@ -6,10 +6,13 @@
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite of tests: panicking is how it reports")]
 pub mod conformance;
+mod mirror;
 mod rocks;
 #[cfg(test)]
 mod tests;
 
+pub use mirror::{MIRROR_KEY_PURPOSE, MirrorConfig, MirrorError, MirrorStatus};
+use rocks::Term;
 pub use rocks::{OnLoss, RocksConfig, RocksError, RocksMetaStore, Start};
 
 use async_trait::async_trait;

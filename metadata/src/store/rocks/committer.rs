@@ -9,7 +9,8 @@
 //! write is never repeated, since the kernel may have dropped the dirty pages (ATC'20); the store then only reads until
 //! it is opened again. Cancellation: a commit that was queued is carried out even if nobody waits for its answer.
 
-use super::database::Database;
+use super::database::{Database, Term};
+use crate::store::mirror::{Mirror, MirrorError};
 use crate::store::{Commit, CommitOutcome, Key, StoreError};
 use bytes::Bytes;
 use rocksdb::WriteBatch;
@@ -58,6 +59,58 @@ pub(super) struct Committer {
     pub(super) latest: Arc<AtomicU64>,
     /// Why nothing is committed any more, once a WAL write has failed.
     pub(super) poisoned: Option<String>,
+    pub(super) mirror: Option<MirrorLink>,
+}
+
+/// The committer's way to the mirror.
+pub(super) struct MirrorLink {
+    pub(super) mirror: Arc<Mirror>,
+    pub(super) term: Term,
+    /// Where the disks are written from while this thread waits for the WAL.
+    pub(super) runtime: tokio::runtime::Handle,
+    /// The latest group, if it is in the WAL and no disk took it: nothing else is committed before it is mirrored.
+    pub(super) unmirrored: Option<Arc<Group>>,
+}
+
+impl MirrorLink {
+    fn start(&self, group: Arc<Group>) -> oneshot::Receiver<Result<(), MirrorError>> {
+        let (done, receiver) = oneshot::channel();
+        let (mirror, term) = (self.mirror.clone(), self.term);
+        self.runtime.spawn(async move {
+            // The receiver is gone only if the committer's thread is.
+            let _ = done.send(mirror.append(term, &group).await);
+        });
+        receiver
+    }
+
+    /// Mirrors what could not be mirrored before.
+    fn catch_up(&mut self) {
+        if let Some(group) = self.unmirrored.take()
+            && !is_mirrored(self.start(group.clone()))
+        {
+            self.unmirrored = Some(group);
+        }
+    }
+
+    fn refusal(&self) -> Option<&'static str> {
+        match (&self.unmirrored, self.mirror.is_ready()) {
+            (None, true) => None,
+            (Some(_), _) => Some("no disk takes a copy of the metadata"),
+            (None, false) => Some("the metadata mirror is not complete yet"),
+        }
+    }
+}
+
+fn is_mirrored(append: oneshot::Receiver<Result<(), MirrorError>>) -> bool {
+    match append.blocking_recv() {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::error!(%error, "a group of commits could not be mirrored: no further ones until it is");
+            false
+        }
+        // The runtime ended in the middle of it.
+        Err(_) => false,
+    }
 }
 
 /// A group in the making.
@@ -87,6 +140,9 @@ impl Committer {
     /// Works until every sender of `jobs` is gone and the queue is empty.
     pub(super) fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(first) = jobs.blocking_recv() {
+            if let Some(mirror) = &mut self.mirror {
+                mirror.catch_up();
+            }
             let mut draft = Draft::new(Revision(self.latest.load(Ordering::Acquire)));
             let mut len_bytes = self.take(&mut draft, first);
             while draft.answers() < GROUP_COMMITS_MAX && len_bytes < GROUP_BYTES_MAX {
@@ -115,6 +171,7 @@ impl Committer {
                 let outcome = match (draft.committed(&self.database, id), self.refusal()) {
                     // The record may have reached the disk in spite of the error: only opening the store again tells.
                     (Ok(None), Some(refused)) => Err(refused),
+                    (Ok(Some(revision)), Some(refused)) if self.is_unmirrored(revision) => Err(refused),
                     (found, _) => found,
                 };
                 draft.outcome_answers.push(OutcomeAnswer { answer, outcome });
@@ -124,7 +181,13 @@ impl Committer {
     }
 
     fn refusal(&self) -> Option<StoreError> {
-        self.poisoned.clone().map(|what| StoreError::Unavailable { what })
+        let mirror = || self.mirror.as_ref()?.refusal().map(str::to_owned);
+        self.poisoned.clone().or_else(mirror).map(|what| StoreError::Unavailable { what })
+    }
+
+    fn is_unmirrored(&self, revision: Revision) -> bool {
+        let unmirrored = self.mirror.as_ref().and_then(|mirror| mirror.unmirrored.as_ref());
+        unmirrored.is_some_and(|group| revision >= group.first)
     }
 
     fn finish(&mut self, draft: Draft) {
@@ -133,10 +196,7 @@ impl Committer {
         if let (Some(first), Some(last)) = (commits.first(), commits.last()) {
             let rows = rows.into_iter().map(|(key, (revision, value))| (key, revision, value)).collect();
             let group = Group { first: first.1, last: last.1, commits, rows };
-            match self.write(&group) {
-                Ok(()) => self.latest.store(next - 1, Ordering::Release),
-                Err(()) => failed = true,
-            }
+            failed = self.write(group, next - 1).is_err();
         }
         for CommitAnswer { id, answer, outcome, .. } in commit_answers {
             let outcome = match outcome {
@@ -156,15 +216,35 @@ impl Committer {
         self.refusal().unwrap_or_else(|| StoreError::Unavailable { what: "the last group failed".to_owned() })
     }
 
-    fn write(&mut self, group: &Group) -> Result<(), ()> {
+    /// Makes a group durable, in the WAL and in the mirror at once.
+    fn write(&mut self, group: Group, latest: u64) -> Result<(), NotDurable> {
+        let group = Arc::new(group);
+        let append = self.mirror.as_ref().map(|mirror| mirror.start(group.clone()));
         let mut batch = WriteBatch::default();
-        put_group(&self.database, &mut batch, group);
-        self.database.write_durably(batch).map_err(|error| {
+        put_group(&self.database, &mut batch, &group);
+        if append.is_some() {
+            self.database.put_tail(&mut batch, &group);
+        }
+        let written = self.database.write_durably(batch);
+        let mirrored = append.is_none_or(is_mirrored);
+        if let Err(error) = written {
             tracing::error!(%error, "metadata WAL write failed: no further commits until the store is opened again");
             self.poisoned = Some(format!("a write to the metadata store's log failed ({error})"));
-        })
+            return Err(NotDurable);
+        }
+        self.latest.store(latest, Ordering::Release);
+        match &mut self.mirror {
+            Some(mirror) if !mirrored => {
+                mirror.unmirrored = Some(group);
+                Err(NotDurable)
+            }
+            _ => Ok(()),
+        }
     }
 }
+
+/// A group is not everywhere where it must be before it is acknowledged.
+struct NotDurable;
 
 /// Adds everything that `group` changes to a batch.
 pub(crate) fn put_group(database: &Database, batch: &mut WriteBatch, group: &Group) {

@@ -6,7 +6,9 @@
 //! | `commits` | commit id (16 bytes) | revision and time in seconds since 1970 (8 bytes each, big-endian) |
 //! | `state` | a name | see [`State`] |
 
+use super::committer::Group;
 use super::{RocksConfig, RocksError};
+use crate::store::mirror::format::{Segment, SegmentWriter};
 use crate::store::{StoreError, Versioned};
 use bytes::Bytes;
 use rocksdb::{
@@ -15,7 +17,6 @@ use rocksdb::{
     compaction_filter::Decision,
 };
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use valv_types::{CommitId, Revision, TimestampMicros};
 
 const ROWS: &str = "rows";
@@ -56,7 +57,8 @@ pub(crate) struct State {
 /// acknowledging it is told from what took the same revisions later.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(crate) struct Term {
-    /// Grows by one with each opening.
+    /// Milliseconds since 1970 when it began, or one more than the latest that was known, whichever is more: so it
+    /// also differs from those that only a disk knows which is away.
     pub(crate) number: u64,
     /// The first revision that this term may have written. Batches of older terms at or after it never happened.
     pub(crate) start: u64,
@@ -183,9 +185,22 @@ impl Database {
         }
     }
 
-    /// The keys of the last group, as [`Self::put_tail`] wrote them; empty before the first.
-    pub(crate) fn tail(&self) -> Result<Vec<u8>, StoreError> {
-        Ok(self.db.get_cf(self.states(), TAIL)?.unwrap_or_default())
+    /// The last group that was written with a tail, made again from its keys; `None` before the first. Right only if no
+    /// later group changed its rows: the tail is that of the latest group.
+    pub(crate) fn tail_group(&self) -> Result<Option<Group>, StoreError> {
+        let Some(stored) = self.db.get_pinned_cf(self.states(), TAIL)? else { return Ok(None) };
+        let corrupt = || StoreError::Corrupt { what: "the tail of the metadata store".to_owned() };
+        let Segment { commits, rows } = Segment::decode(&stored).map_err(|_| corrupt())?;
+        let (Some((_, first, _)), Some((_, last, _))) = (commits.first(), commits.last()) else {
+            return Err(corrupt());
+        };
+        let mut group =
+            Group { first: *first, last: *last, commits: commits.clone(), rows: Vec::with_capacity(rows.len()) };
+        for (key, revision, _) in rows {
+            let value = self.row(&key)?.map(|row| row.value);
+            group.rows.push((key, revision, value));
+        }
+        Ok(Some(group))
     }
 
     pub(crate) fn put_row(&self, batch: &mut WriteBatch, key: &[u8], revision: Revision, value: &[u8]) {
@@ -211,8 +226,16 @@ impl Database {
         batch.put_cf(self.states(), TERM, encode_pair(term.number, term.start));
     }
 
-    pub(crate) fn put_tail(&self, batch: &mut WriteBatch, tail: &[u8]) {
-        batch.put_cf(self.states(), TAIL, tail);
+    /// Notes which rows and commits the latest group has, without their values.
+    pub(crate) fn put_tail(&self, batch: &mut WriteBatch, group: &Group) {
+        let mut tail = SegmentWriter::default();
+        for (id, revision, secs) in &group.commits {
+            tail.commit(*id, *revision, *secs);
+        }
+        for (key, revision, _) in &group.rows {
+            tail.row(key, *revision, None);
+        }
+        batch.put_cf(self.states(), TAIL, tail.take());
     }
 
     /// Writes `batch` and returns when it survives power loss.
@@ -340,24 +363,14 @@ fn corrupt(what: &str) -> StoreError {
     StoreError::Corrupt { what: format!("{what} has the wrong length") }
 }
 
-/// Makes a database in a folder of its own with `fill`, and puts it at `path` when it is complete: a crash leaves
-/// either nothing there or all of it.
-pub(crate) fn build(
-    path: &Path,
-    config: &RocksConfig,
-    fill: impl FnOnce(&Arc<Database>) -> Result<(), RocksError>,
-) -> Result<(), RocksError> {
-    let building = sibling(path, "building");
-    remove_folder(&building)?;
-    let database = Arc::new(Database::create(&building, config)?);
-    fill(&database)?;
-    database.flush()?;
-    drop(database);
-    if path.exists() {
-        // Only ever an empty folder: `open` has put anything else aside.
-        std::fs::remove_dir(path).map_err(|source| RocksError::Folder { path: path.to_owned(), source })?;
+/// Moves a complete database from `folder` to `place`, where nothing or an empty folder may be.
+pub(crate) fn put_in_place(folder: &Path, place: &Path) -> Result<(), RocksError> {
+    match std::fs::remove_dir(place) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(RocksError::Folder { path: place.to_owned(), source: error });
+        }
+        _ => rename_durably(folder, place),
     }
-    rename_durably(&building, path)
 }
 
 /// Moves the folder `path` aside under a name that says why and when. It is never deleted.
@@ -377,7 +390,7 @@ fn rename_durably(from: &Path, to: &Path) -> Result<(), RocksError> {
     std::fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(folder_error)
 }
 
-fn remove_folder(path: &Path) -> Result<(), RocksError> {
+pub(crate) fn remove_folder(path: &Path) -> Result<(), RocksError> {
     match std::fs::remove_dir_all(path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(RocksError::Folder { path: path.to_owned(), source: error })
@@ -386,7 +399,7 @@ fn remove_folder(path: &Path) -> Result<(), RocksError> {
     }
 }
 
-fn sibling(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn sibling(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(".");
     name.push(suffix);

@@ -3,26 +3,34 @@
 //! Point reads run on the caller's thread: they are answered from memory or the page cache within microseconds, and
 //! a hop to another thread would cost more than the read.
 
+mod bulk;
 mod committer;
 mod database;
+mod open;
 mod snapshot;
 
+use super::mirror::{Mirror, MirrorConfig, MirrorError, MirrorStatus};
 use super::{
     COMMIT_BYTES_MAX, COMMIT_KEYS_MAX, Commit, CommitOutcome, KEY_LEN_BYTES_MAX, Key, MetaStore, Snapshot, StoreError,
     VALUE_LEN_BYTES_MAX, Versioned,
 };
 use async_trait::async_trait;
-use committer::{Committer, Job};
-use database::{Database, OpenFailure, Term};
+use committer::{Committer, Job, MirrorLink};
 use parking_lot::Mutex;
-use snapshot::RocksSnapshot;
 use std::collections::HashSet;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use valv_types::{CommitId, Revision};
+
+pub(crate) use bulk::Building;
+pub(crate) use committer::Group;
+pub(crate) use database::{Database, Term};
+pub(crate) use snapshot::RocksSnapshot;
 
 /// Jobs that may wait for the committer: four groups, so that one is always ready while another is written.
 const QUEUE_JOBS_MAX: usize = 4 * committer::GROUP_COMMITS_MAX;
@@ -100,14 +108,17 @@ pub enum RocksError {
         /// RocksDB's message.
         what: String,
     },
-    /// The store is missing or damaged, this is not the first start, and there is no mirror to rebuild it from.
-    #[error("{path}: the metadata is lost ({why}) and has no mirror", path = .path.display())]
+    /// The store is missing or damaged, this is not the first start, and no disk has anything of its mirror.
+    #[error("{path}: the metadata is lost ({why}), and no disk that can be read has anything of its mirror", path = .path.display())]
     Lost {
         /// The folder.
         path: PathBuf,
         /// What is wrong with it.
         why: String,
     },
+    /// The mirror does not give back what is lost, or contradicts what is there.
+    #[error("the metadata mirror: {0}")]
+    Mirror(#[from] MirrorError),
     /// Filling or reading the new database failed.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -126,25 +137,44 @@ pub struct RocksMetaStore {
     room: Arc<Semaphore>,
     jobs: Mutex<Option<mpsc::Sender<Job>>>,
     committer: Mutex<Option<JoinHandle<()>>>,
+    mirror: Option<Arc<Mirror>>,
+    term: Term,
+    stop: CancellationToken,
+    tasks: Mutex<JoinSet<()>>,
 }
 
 impl RocksMetaStore {
-    /// Opens the store, or makes it.
+    /// Opens the store; makes it at the first start; rolls it forward or rebuilds it from its mirror where needed.
     ///
-    /// A damaged folder is renamed aside, never deleted. Cancel safety: dropped, it leaves nothing half-made in place.
-    pub async fn open(config: RocksConfig) -> Result<Arc<Self>, RocksError> {
-        let database = tokio::task::spawn_blocking(move || open_database(&config)).await;
-        let database = match database {
-            Ok(database) => Arc::new(database?),
-            Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
+    /// Without a mirror the folder is the only copy. When no disk takes writes, the store opens and only reads until one
+    /// does. A damaged folder is renamed aside, never deleted. Cancel safety: dropped, it leaves nothing half-made in
+    /// place. Must be called within a tokio runtime, which the store uses until [`Self::shutdown`].
+    pub async fn open(config: RocksConfig, mirror: Option<MirrorConfig>) -> Result<Arc<Self>, RocksError> {
+        let mirror = mirror.map(Mirror::new);
+        let survey = match &mirror {
+            Some(mirror) => Some(mirror.survey().await?),
+            None => None,
         };
-        Self::start(database)
+        let (database, term) = open::open(config, mirror.as_deref().zip(survey.as_ref())).await?;
+        if let (Some(mirror), Some(survey)) = (&mirror, &survey)
+            && let Err(error) = mirror.establish(survey, &database, term).await
+        {
+            tracing::warn!(%error, "the metadata store opens without its mirror and takes no commits yet");
+        }
+        Self::start(database, mirror, term)
     }
 
-    fn start(database: Arc<Database>) -> Result<Arc<Self>, RocksError> {
+    fn start(database: Arc<Database>, mirror: Option<Arc<Mirror>>, term: Term) -> Result<Arc<Self>, RocksError> {
         let latest = Arc::new(AtomicU64::new(database.state()?.latest.0));
         let (jobs, queue) = mpsc::channel(QUEUE_JOBS_MAX);
-        let committer = Committer { database: database.clone(), latest: latest.clone(), poisoned: None };
+        let stop = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        if let Some(mirror) = &mirror {
+            tasks.spawn(mirror.clone().run(database.clone(), term, stop.clone()));
+        }
+        let runtime = tokio::runtime::Handle::current();
+        let link = mirror.clone().map(|mirror| MirrorLink { mirror, term, runtime, unmirrored: None });
+        let committer = Committer { database: database.clone(), latest: latest.clone(), poisoned: None, mirror: link };
         let thread = std::thread::Builder::new()
             .name("valv-committer".to_owned())
             .spawn(move || committer.run(queue))
@@ -155,22 +185,42 @@ impl RocksMetaStore {
             room: Arc::new(Semaphore::new(QUEUE_KIB_MAX)),
             jobs: Mutex::new(Some(jobs)),
             committer: Mutex::new(Some(thread)),
+            mirror,
+            term,
+            stop,
+            tasks: Mutex::new(tasks),
         }))
+    }
+
+    /// How the mirror is; `None` without one.
+    pub fn mirror_status(&self) -> Option<MirrorStatus> {
+        self.mirror.as_ref().map(|mirror| mirror.status())
+    }
+
+    /// Makes a checkpoint in the mirror now; without a mirror it does nothing. Must not be called twice at a time.
+    pub async fn checkpoint(&self) -> Result<(), RocksError> {
+        match &self.mirror {
+            Some(mirror) => Ok(mirror.checkpoint(&self.database, self.term).await?),
+            None => Ok(()),
+        }
     }
 
     /// Takes no further commits, finishes those that wait, and flushes. Reads go on until the store is dropped.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
         self.jobs.lock().take();
         let committer = self.committer.lock().take();
-        let database = self.database.clone();
-        let flushed = tokio::task::spawn_blocking(move || {
-            if let Some(committer) = committer
-                && committer.join().is_err()
-            {
-                return Err(StoreError::Io { what: "the committer has panicked".to_owned() });
-            }
-            Ok(database.flush()?)
+        let finished = tokio::task::spawn_blocking(move || match committer.map(JoinHandle::join) {
+            Some(Err(_)) => Err(StoreError::Io { what: "the committer has panicked".to_owned() }),
+            _ => Ok(()),
         });
+        let finished = finished.await.unwrap_or_else(|error| Err(StoreError::Io { what: error.to_string() }));
+        // Only now: the committer may have been waiting for the mirror.
+        self.stop.cancel();
+        let mut tasks = std::mem::take(&mut *self.tasks.lock());
+        while tasks.join_next().await.is_some() {}
+        finished?;
+        let database = self.database.clone();
+        let flushed = tokio::task::spawn_blocking(move || Ok(database.flush()?));
         flushed.await.unwrap_or_else(|error| Err(StoreError::Io { what: error.to_string() }))
     }
 
@@ -257,41 +307,5 @@ impl MetaStore for RocksMetaStore {
 
     async fn latest_revision(&self) -> Result<Revision, StoreError> {
         Ok(Revision(self.latest.load(Ordering::Acquire)))
-    }
-}
-
-fn open_database(config: &RocksConfig) -> Result<Database, RocksError> {
-    let path = &config.path;
-    let why = if is_missing(path)? {
-        "the folder is missing or empty".to_owned()
-    } else {
-        match Database::open(path, config) {
-            Ok(database) => return Ok(database),
-            Err(OpenFailure::InUse) => return Err(RocksError::InUse { path: path.clone() }),
-            Err(OpenFailure::Io(what)) => return Err(RocksError::Engine { path: path.clone(), what }),
-            Err(OpenFailure::Damaged(what)) => what,
-        }
-    };
-    if config.start == Start::Again {
-        return Err(RocksError::Lost { path: path.clone(), why });
-    }
-    database::build(path, config, |database| {
-        let mut batch = rocksdb::WriteBatch::default();
-        database.put_latest(&mut batch, Revision(0));
-        database.put_term(&mut batch, Term { number: 1, start: 1 });
-        Ok(database.write_durably(batch)?)
-    })?;
-    match Database::open(path, config) {
-        Ok(database) => Ok(database),
-        Err(failure) => Err(RocksError::Engine { path: path.clone(), what: format!("{failure:?}") }),
-    }
-}
-
-/// Whether there is nothing in `path`: no folder, or an empty one.
-fn is_missing(path: &Path) -> Result<bool, RocksError> {
-    match std::fs::read_dir(path) {
-        Ok(mut entries) => Ok(entries.next().is_none()),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(true),
-        Err(source) => Err(RocksError::Folder { path: path.to_owned(), source }),
     }
 }

@@ -1,30 +1,49 @@
 //! Runs the suite over each way to open the embedded store.
 
+use super::disks::Disks;
 use crate::store::conformance::{Factory, Instance, run_all};
-use crate::store::{MetaStore, RocksConfig, RocksMetaStore, Start};
+use crate::store::{MIRROR_KEY_PURPOSE, MetaStore, MirrorConfig, RocksConfig, RocksMetaStore, Start};
 use async_trait::async_trait;
 use std::sync::Arc;
 use tempfile::TempDir;
+use valv_codec::RootKey;
 
-struct Plain;
+/// The ways to open it.
+enum Embedded {
+    Alone,
+    Mirrored,
+}
 
-struct PlainInstance {
+struct EmbeddedInstance {
     folder: TempDir,
+    mirror: Option<MirrorConfig>,
     store: Option<Arc<RocksMetaStore>>,
 }
 
-#[async_trait]
-impl Factory for Plain {
-    async fn fresh(&self) -> Box<dyn Instance> {
-        let folder = TempDir::new().unwrap();
-        let config = RocksConfig::new(folder.path().join("metadata"), Start::First);
-        let store = Some(RocksMetaStore::open(config).await.unwrap());
-        Box::new(PlainInstance { folder, store })
+impl EmbeddedInstance {
+    async fn open(&mut self, start: Start) {
+        let config = RocksConfig::new(self.folder.path().join("metadata"), start);
+        self.store = Some(RocksMetaStore::open(config, self.mirror.clone()).await.unwrap());
     }
 }
 
 #[async_trait]
-impl Instance for PlainInstance {
+impl Factory for Embedded {
+    async fn fresh(&self) -> Box<dyn Instance> {
+        let key = RootKey::generate(1).unwrap().system_record_key(MIRROR_KEY_PURPOSE);
+        let mirror = match self {
+            Self::Alone => None,
+            // Checkpoints come often, so that every test meets some.
+            Self::Mirrored => Some(MirrorConfig { checkpoint_batches: 10, ..MirrorConfig::new(Disks::new(4), key) }),
+        };
+        let mut instance = EmbeddedInstance { folder: TempDir::new().unwrap(), mirror, store: None };
+        instance.open(Start::First).await;
+        Box::new(instance)
+    }
+}
+
+#[async_trait]
+impl Instance for EmbeddedInstance {
     fn store(&self) -> Arc<dyn MetaStore> {
         self.store.clone().unwrap()
     }
@@ -33,12 +52,20 @@ impl Instance for PlainInstance {
         let store = self.store.take().unwrap();
         store.shutdown().await.unwrap();
         drop(store);
-        let config = RocksConfig::new(self.folder.path().join("metadata"), Start::Again);
-        self.store = Some(RocksMetaStore::open(config).await.unwrap());
+        if self.mirror.is_some() {
+            // With a mirror, the folder is not even needed.
+            std::fs::remove_dir_all(self.folder.path().join("metadata")).unwrap();
+        }
+        self.open(Start::Again).await;
     }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_embedded_store_conforms_without_a_mirror() {
-    run_all(&Plain).await;
+    run_all(&Embedded::Alone).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_embedded_store_conforms_with_a_mirror_even_when_its_folder_is_removed_at_each_stop() {
+    run_all(&Embedded::Mirrored).await;
 }
