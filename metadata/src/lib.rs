@@ -12,6 +12,7 @@ mod clock;
 mod conditions;
 mod copies;
 mod export;
+pub mod grpc;
 mod incarnations;
 mod keystore;
 mod ledger;

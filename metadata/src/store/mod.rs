@@ -6,11 +6,13 @@
 #[cfg(any(test, feature = "conformance"))]
 #[allow(clippy::unwrap_used, clippy::expect_used, reason = "a suite of tests: panicking is how it reports")]
 pub mod conformance;
+mod export;
 mod mirror;
 mod rocks;
 #[cfg(test)]
 mod tests;
 
+pub use export::{EXPORT_KEY_PURPOSE, Exported, RowsError, export_rows, import_rows, verify_rows};
 pub use mirror::{MIRROR_KEY_PURPOSE, MirrorConfig, MirrorError, MirrorStatus};
 use rocks::Term;
 pub use rocks::{OnLoss, RocksConfig, RocksError, RocksMetaStore, Start};

@@ -21,10 +21,9 @@ use copies::Copies;
 use format::{BATCH_PIECE_BYTES_MAX, BatchId, Segment, encode_segment, open, seal};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use survey::{is_short, len_bytes};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use valv_codec::{KeyError, RecordKey};
 use valv_shard_api::{ShardCodec, ShardError, ShardStore};
@@ -165,7 +164,7 @@ pub(crate) struct Mirror {
     copies: Copies,
     config: MirrorConfig,
     /// Whether checkpoint and batches give back everything that was ever committed here.
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
     since: Mutex<Since>,
     wake: Notify,
 }
@@ -173,12 +172,18 @@ pub(crate) struct Mirror {
 impl Mirror {
     pub(crate) fn new(config: MirrorConfig) -> Arc<Self> {
         let copies = Copies::new(config.shards.clone(), usize::from(config.copies), config.put_deadline);
-        let (ready, since) = (AtomicBool::new(false), Mutex::default());
+        let (ready, since) = (watch::Sender::new(false), Mutex::default());
         Arc::new(Self { copies, config, ready, since, wake: Notify::new() })
     }
 
     pub(crate) fn is_ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        *self.ready.borrow()
+    }
+
+    /// Returns when commits are taken.
+    pub(crate) async fn wait_until_ready(&self) {
+        // The sender lives as long as this borrow of it.
+        let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
     }
 
     pub(crate) fn status(&self) -> MirrorStatus {
@@ -322,7 +327,7 @@ impl Mirror {
                 }
             }
         }
-        self.ready.store(true, Ordering::Release);
+        self.ready.send_replace(true);
         Ok(())
     }
 

@@ -197,6 +197,14 @@ impl RocksMetaStore {
         self.mirror.as_ref().map(|mirror| mirror.status())
     }
 
+    /// Returns when commits are taken: at once without a mirror, otherwise when enough disks are there to write it and
+    /// it holds everything. Cancel safe.
+    pub async fn wait_until_ready(&self) {
+        if let Some(mirror) = &self.mirror {
+            mirror.wait_until_ready().await;
+        }
+    }
+
     /// Makes a checkpoint in the mirror now; without a mirror it does nothing. Must not be called twice at a time.
     pub async fn checkpoint(&self) -> Result<(), RocksError> {
         match &self.mirror {

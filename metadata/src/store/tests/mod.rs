@@ -3,4 +3,5 @@
 
 mod conformance;
 mod disks;
+mod export;
 mod mirror;
