@@ -10,6 +10,11 @@ use rocksdb::{DB, DBRawIteratorWithThreadMode, WriteBatch};
 use std::path::PathBuf;
 use valv_types::{CommitId, Revision};
 
+/// Key and stored value, lent by an iterator.
+type Entry<'a> = (&'a [u8], &'a [u8]);
+/// Key, revision and value of a row, lent by an iterator.
+pub(crate) type RowRef<'a> = (&'a [u8], Revision, &'a [u8]);
+
 /// Walks all rows of a snapshot without keeping any of them in the cache.
 pub(crate) struct AllRows<'a>(Walk<'a>);
 
@@ -22,7 +27,7 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn next(&mut self) -> Result<Option<(&[u8], &[u8])>, StoreError> {
+    fn next(&mut self) -> Result<Option<Entry<'_>>, StoreError> {
         match self.started {
             true if self.entries.valid() => self.entries.next(),
             true => {}
@@ -51,7 +56,7 @@ impl RocksSnapshot {
 impl AllRows<'_> {
     /// The next row: key, revision, value.
     #[allow(clippy::should_implement_trait, reason = "lends from the iterator, which Iterator can't")]
-    pub(crate) fn next(&mut self) -> Result<Option<(&[u8], Revision, &[u8])>, StoreError> {
+    pub(crate) fn next(&mut self) -> Result<Option<RowRef<'_>>, StoreError> {
         let Some((key, stored)) = self.0.next()? else { return Ok(None) };
         let (revision, value) = split_row(stored)?;
         Ok(Some((key, revision, value)))

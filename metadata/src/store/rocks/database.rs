@@ -367,7 +367,7 @@ fn corrupt(what: &str) -> StoreError {
 pub(crate) fn put_in_place(folder: &Path, place: &Path) -> Result<(), RocksError> {
     match std::fs::remove_dir(place) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(RocksError::Folder { path: place.to_owned(), source: error });
+            Err(RocksError::Folder { path: place.to_owned(), source: error })
         }
         _ => rename_durably(folder, place),
     }
