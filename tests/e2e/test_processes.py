@@ -1,0 +1,207 @@
+"""The program as its operator meets it: one process or three, configuration errors, locks, restarts."""
+
+import os
+import re
+import stat
+
+import pytest
+from botocore.exceptions import ClientError
+
+import harness
+from harness import MIB, random_bytes
+
+
+def ended(server) -> str:
+    """Starts a server that has to refuse, and returns what it said."""
+    with pytest.raises(harness.ServerEnded):
+        server.start()
+    return server.log_tail()
+
+
+def test_the_first_start_makes_what_it_needs_and_says_how_to_reach_it(make_server):
+    env = {"VALV_ACCESS_KEY_ID": "", "VALV_SECRET_ACCESS_KEY": ""}
+    server = make_server(start=False)
+    for name in env:
+        os.environ.pop(name, None)
+    server.start()
+    for name in ("root.key", "identity.json", "metadata", "keys", *(f"disks/d{i}" for i in range(6))):
+        assert (server.data / name).exists(), name
+    assert stat.S_IMODE((server.data / "root.key").stat().st_mode) == 0o600
+    out = server._out_path().read_text()
+    assert re.search(r"^endpoint = http://127\.0\.0\.1:\d+$", out, re.M)
+    section = out[out.index("[valv]") :]
+    for line in ("type = s3", f"access_key_id = {harness.ACCESS_KEY}", f"endpoint = {server.endpoint}"):
+        assert line in section
+
+
+def test_the_printed_rclone_section_works_as_it_stands_with_a_generated_key(folder):
+    server = harness.Server(folder / "generated")
+    saved = (harness.ACCESS_KEY, harness.SECRET_KEY)
+    environ = {name: os.environ.pop(name) for name in ("VALV_ACCESS_KEY_ID", "VALV_SECRET_ACCESS_KEY") if name in os.environ}
+    try:
+        harness.ACCESS_KEY = harness.SECRET_KEY = None
+        popen_env = {k: v for k, v in os.environ.items()}
+        import subprocess
+
+        server.starts = 1
+        with open(server.log_path, "wb") as log, open(server._out_path(), "wb") as out:
+            server.process = subprocess.Popen(
+                [harness.binary(), "server", "--data", str(server.data), "--listen", "127.0.0.1:0"],
+                stdin=subprocess.DEVNULL, stdout=out, stderr=log, start_new_session=True, env=popen_env,
+            )  # fmt: skip
+        text = harness.wait_until(
+            lambda: (t := server._out_path().read_text()) if "force_path_style" in server._out_path().read_text() else None,
+            "the announcement",
+        )
+        config = folder / "rclone.conf"
+        config.write_text(text[text.index("[valv]") :])
+        (folder / "in").mkdir()
+        (folder / "in" / "file").write_bytes(random_bytes(100_000))
+        env = {"RCLONE_CONFIG": str(config), "HOME": str(folder)}
+        harness.run("rclone", "mkdir", "valv:pasted", env=env)
+        harness.run("rclone", "copy", folder / "in", "valv:pasted", env=env)
+        harness.run("rclone", "check", folder / "in", "valv:pasted", "--download", env=env)
+        secret = re.search(r"^secret_access_key = (\S+)$", text, re.M)[1]
+        assert secret not in server.log()
+    finally:
+        harness.ACCESS_KEY, harness.SECRET_KEY = saved
+        os.environ.update(environ)
+        server.kill()
+    server.assert_no_panic()
+
+
+def test_a_second_server_on_the_same_folder_is_refused(server, folder):
+    second = harness.Server(server.folder, name="second")
+    said = ended(second)
+    assert "in use by another Valv server" in said
+    server.s3().create_bucket(Bucket="still-there")
+    server.restart(kill=True)
+    server.s3().head_bucket(Bucket="still-there")
+
+
+@pytest.mark.parametrize(
+    "text, place",
+    [
+        ("data = 'x'\nrols = []\n", "bad.toml:2: rols"),
+        ("[gateway]\n\nregion = 7\n", "bad.toml:3: region"),
+        ("memory_budget = 'much'\n", "bad.toml:1: memory_budget"),
+        ("[metadata]\nlisten = '0.0.0.0:9101'\n", "bad.toml:2: metadata.listen"),
+        ("[storage\n", "bad.toml:1"),
+    ],
+)
+def test_configuration_errors_name_file_key_and_line(make_server, text, place):
+    server = make_server(name="bad", config=text, start=False)
+    assert place in ended(server)
+    assert server.process.returncode != 0
+
+
+def test_an_identity_that_is_missing_is_not_made_anew_over_data(server):
+    assert server.terminate() == 0
+    (server.data / "identity.json").rename(server.folder / "identity.json")
+    assert "identity.json" in ended(server)
+    (server.folder / "identity.json").rename(server.data / "identity.json")
+    server.start()
+
+
+def test_a_missing_root_key_is_not_made_anew_over_data(server):
+    server.s3().create_bucket(Bucket="b")
+    assert server.terminate() == 0
+    (server.data / "root.key").rename(server.folder / "root.key")
+    ended(server)
+    assert not (server.data / "root.key").exists()
+    (server.folder / "root.key").rename(server.data / "root.key")
+    server.start()
+    server.s3().head_bucket(Bucket="b")
+
+
+def test_keys_are_restored_from_a_backup(server):
+    s3 = server.s3()
+    s3.create_bucket(Bucket="b")
+    s3.put_object(Bucket="b", Key="k", Body=b"precious" * 10_000)
+    (server.folder / "pass").write_text("correct horse\n")
+    words = ["--passphrase-file", server.folder / "pass"]
+    server.valv("key", "backup", "--out", server.folder / "backup", *words)
+    assert server.terminate() == 0
+    (server.data / "root.key").unlink()
+    harness.remove_tree(server.data / "keys")
+    server.valv("key", "restore", "--from", server.folder / "backup", *words)
+    server.start()
+    assert server.s3().get_object(Bucket="b", Key="k")["Body"].read() == b"precious" * 10_000
+
+
+def test_http_keeps_connections_and_answers_head_without_body(server):
+    import rawhttp
+
+    server.s3().create_bucket(Bucket="b")
+    with rawhttp.Connection(server) as connection:
+        for _ in range(3):
+            headers = rawhttp.Signer().headers("HEAD", "/b", [], {"host": connection.host}, rawhttp.EMPTY_SHA256)
+            connection.send_head("HEAD", "/b", headers)
+            assert connection.read_response(head_only=True).status == 200
+
+
+def test_tls(make_server, folder):
+    harness.run(
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
+    )  # fmt: skip
+    config = f'[gateway]\n[gateway.tls]\ncertificate = "{folder}/cert.pem"\nkey = "{folder}/key.pem"\n'
+    server = make_server(config=config)
+    assert server.endpoint.startswith("https://")
+    import boto3
+
+    s3 = boto3.client(
+        "s3", endpoint_url=server.endpoint, aws_access_key_id=harness.ACCESS_KEY,
+        aws_secret_access_key=harness.SECRET_KEY, region_name=harness.REGION, verify=str(folder / "cert.pem"),
+    )  # fmt: skip
+    s3.create_bucket(Bucket="tls")
+    s3.put_object(Bucket="tls", Key="k", Body=random_bytes(MIB))
+    assert s3.get_object(Bucket="tls", Key="k")["Body"].read() == random_bytes(MIB)
+
+
+def test_three_processes_do_what_one_does(make_server):
+    storage = make_server(
+        name="storage", start=False, config='roles = ["storage"]\ncluster = "three"\n[storage]\nlisten = "127.0.0.1:0"\n'
+    ).start(ready="storage")
+    metadata = make_server(
+        name="metadata",
+        start=False,
+        config='roles = ["metadata"]\ncluster = "three"\n[metadata]\nlisten = "127.0.0.1:0"\n'
+        f'storage = ["{storage.announced["storage"]}"]\n',
+    ).start(ready="metadata")
+    gateway = make_server(
+        name="gateway",
+        config='roles = ["gateway"]\ncluster = "three"\n[gateway]\n'
+        f'metadata = "{metadata.announced["metadata"]}"\nstorage = ["{storage.announced["storage"]}"]\n',
+    )
+    s3 = gateway.s3()
+    s3.create_bucket(Bucket="three")
+    bodies = {str(size): random_bytes(size) for size in (0, 100, 40_000, 500_000, 20 * MIB)}
+    for key, body in bodies.items():
+        s3.put_object(Bucket="three", Key=key, Body=body)
+    upload = s3.create_multipart_upload(Bucket="three", Key="parts")["UploadId"]
+    parts = [random_bytes(5 * MIB, 1), random_bytes(77, 2)]
+    done = [
+        {
+            "PartNumber": n,
+            "ETag": s3.upload_part(Bucket="three", Key="parts", UploadId=upload, PartNumber=n, Body=part)["ETag"],
+        }
+        for n, part in enumerate(parts, 1)
+    ]
+    s3.complete_multipart_upload(Bucket="three", Key="parts", UploadId=upload, MultipartUpload={"Parts": done})
+    bodies["parts"] = b"".join(parts)
+    gateway.restart(kill=True)
+    s3 = gateway.s3()
+    for key, body in bodies.items():
+        assert s3.get_object(Bucket="three", Key=key)["Body"].read() == body, key
+    assert s3.get_object(Bucket="three", Key="500000", Range="bytes=100-200")["Body"].read() == bodies["500000"][100:201]
+    for index in (1, 3):
+        storage.move_disk_away(index)
+    for key, body in bodies.items():
+        assert s3.get_object(Bucket="three", Key=key)["Body"].read() == body, key
+    with pytest.raises(ClientError) as error:
+        s3.put_object(Bucket="three", Key="new", Body=random_bytes(500_000))
+    assert harness.error_status(error.value) == 503
+    assert gateway.terminate() == 0
+    assert metadata.terminate() == 0
+    assert storage.terminate() == 0

@@ -1,0 +1,74 @@
+"""No plaintext, no key and no secret on any disk, in any log line or in any error message."""
+
+import os
+import stat
+
+import harness
+import rawhttp
+from harness import MIB, random_bytes
+
+MARKER = b"PLANTED-MARKER-7c1f3b9e52d84a60"
+BUCKET_MARKER = "planted-bucket-5f0c77"
+
+
+def holders(folder, needle, skip=()):
+    found = []
+    for path in folder.rglob("*"):
+        if path.is_file() and path.name not in skip:
+            data = path.read_bytes()
+            if needle in data:
+                found.append(str(path))
+    return found
+
+
+def test_planted_markers_are_nowhere(make_server):
+    server = make_server(config='[storage]\nextent = "16MiB"\n')
+    s3 = server.s3()
+    s3.create_bucket(Bucket=BUCKET_MARKER)
+    text = MARKER.decode()
+    for name, size in [("inline", 1_000), ("replicated", 60_000), ("chunk", 400_000), ("chunks", 9 * MIB)]:
+        body = (MARKER + random_bytes(4_000, size)) * (size // 4_000 + 1)
+        s3.put_object(
+            Bucket=BUCKET_MARKER, Key=name, Body=body, Metadata={"patient": text}, Tagging=f"tag={text}",
+            ContentDisposition=f"attachment; filename={text}",
+        )
+    upload = s3.create_multipart_upload(Bucket=BUCKET_MARKER, Key="parts", Metadata={"patient": text})["UploadId"]
+    part = s3.upload_part(Bucket=BUCKET_MARKER, Key="parts", UploadId=upload, PartNumber=1, Body=MARKER * 1000)["ETag"]
+    s3.complete_multipart_upload(
+        Bucket=BUCKET_MARKER, Key="parts", UploadId=upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": part}]}
+    )
+    assert MARKER in s3.get_object(Bucket=BUCKET_MARKER, Key="inline")["Body"].read()
+    rawhttp.request(server, "PUT", f"/{BUCKET_MARKER}/bad", body=MARKER, payload_hash="0" * 64)
+    assert server.terminate() == 0
+    for needle in (MARKER, harness.SECRET_KEY.encode(), BUCKET_MARKER.encode()):
+        assert holders(server.data, needle) == [], needle
+    for needle in (text, harness.SECRET_KEY):
+        assert needle not in server.log(), needle
+    etag = harness.md5_hex(MARKER * 1000).encode()
+    assert holders(server.data, etag) == [], "an MD5 would fingerprint a known file"
+    assert holders(server.data, bytes.fromhex(etag.decode())) == []
+
+
+def test_the_root_key_is_in_its_file_alone_and_only_its_owner_reads_it(make_server):
+    server = make_server(config='[storage]\nextent = "16MiB"\n')
+    server.s3().create_bucket(Bucket="b")
+    server.s3().put_object(Bucket="b", Key="k", Body=b"x")
+    root = server.data / "root.key"
+    assert stat.S_IMODE(os.stat(root).st_mode) == 0o600
+    assert stat.S_IMODE(os.stat(server.data).st_mode) & 0o077 == 0
+    key = root.read_text().split()[-1]
+    (server.folder / "pass").write_text("correct horse\n")
+    server.valv("key", "backup", "--out", server.folder / "keys.backup", "--passphrase-file", server.folder / "pass")
+    server.valv("metadata", "export", "--out", server.folder / "export.jsonl")
+    assert server.terminate() == 0
+    for form in (key.encode(), bytes.fromhex(key)):
+        assert holders(server.folder, form, skip={"root.key"}) == []
+
+
+def test_errors_say_nothing_about_what_is_inside(server):
+    s3 = server.s3()
+    s3.create_bucket(Bucket="b")
+    s3.put_object(Bucket="b", Key="k", Body=MARKER * 10_000)
+    response = rawhttp.request(server, "GET", "/b/k", signer=rawhttp.Signer(secret_key="wrong"))
+    assert response.status == 403 and MARKER not in response.body
+    assert harness.SECRET_KEY.encode() not in response.body
