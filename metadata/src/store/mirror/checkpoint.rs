@@ -20,6 +20,7 @@ impl Mirror {
     /// Makes a checkpoint of everything committed until now and deletes what it replaces. On failure, or when dropped,
     /// the previous one stays and so do the batches after it.
     pub(crate) async fn checkpoint(&self, database: &Arc<Database>, term: Term) -> Result<(), MirrorError> {
+        let _one_at_a_time = self.checkpointing.lock().await;
         self.copies.refresh().await?;
         self.copies.begin_checkpoint();
         let before = *self.since.lock();
@@ -45,7 +46,7 @@ impl Mirror {
         let id = CheckpointId::new(term, snapshot.revision())?;
         let (sender, mut segments) = mpsc::channel(SEGMENTS_WAITING);
         let key = self.config.key.clone();
-        let producer = tokio::task::spawn_blocking(move || produce(&snapshot, &key, id, &sender));
+        let producer = self.readers.spawn_blocking(move || produce(&snapshot, &key, id, &sender));
         let mut len_bytes = 0;
         while let Some((chunk, sealed)) = segments.recv().await {
             len_bytes += sealed.len() as u64;

@@ -19,6 +19,11 @@ use valv_types::{DiskId, ShardKey};
 /// How long a disk that failed a put is left out, unless no other is left.
 const SUSPENSION: Duration = Duration::from_secs(10);
 
+/// Whether a disk in this state may take a copy.
+fn may_take(state: DiskState) -> bool {
+    matches!(state, DiskState::Online | DiskState::Full)
+}
+
 pub(super) struct Copies {
     pub(super) shards: Arc<dyn ShardStore>,
     pub(super) wanted: usize,
@@ -72,9 +77,19 @@ impl Copies {
         (present, away)
     }
 
-    /// How many disks take writes.
+    /// How many disks are online.
     pub(super) fn online(&self) -> usize {
         self.roster.lock().statuses.iter().filter(|status| status.state == DiskState::Online).count()
+    }
+
+    /// Whether any disk may take a copy.
+    pub(super) fn is_writable(&self) -> bool {
+        self.roster.lock().statuses.iter().any(|status| may_take(status.state))
+    }
+
+    /// Notes that something has fewer sound copies than wanted.
+    pub(super) fn found_short(&self) {
+        self.roster.lock().short = true;
     }
 
     /// Whether something has fewer copies than wanted.
@@ -188,15 +203,18 @@ impl Copies {
         Ok(())
     }
 
-    /// Disks to put a copy on, in the order to try them: those in use, the other ones, and last those that failed.
+    /// Disks to put a copy on, in the order to try them: those in use, the other ones, full ones, and last those that
+    /// failed. A full disk is asked because it keeps room for what deletes need, and a delete needs a commit.
     fn candidates(&self) -> VecDeque<DiskId> {
         let mut roster = self.roster.lock();
         roster.suspended.retain(|_, since| since.elapsed() < SUSPENSION);
-        let mut online: Vec<_> =
-            roster.statuses.iter().filter(|status| status.state == DiskState::Online).map(|s| s.disk).collect();
+        let mut disks: Vec<_> = roster.statuses.iter().filter(|status| may_take(status.state)).collect();
         let place = |disk: &DiskId| roster.set.iter().position(|used| used == disk).unwrap_or(usize::MAX);
-        online.sort_by_key(|disk| (roster.suspended.contains_key(disk), place(disk)));
-        online.into()
+        disks.sort_by_key(|status| {
+            let is_suspended = roster.suspended.contains_key(&status.disk);
+            (is_suspended, status.state == DiskState::Full, place(&status.disk))
+        });
+        disks.into_iter().map(|status| status.disk).collect()
     }
 
     /// Reads a whole shard from the first of `places` that gives one which `open` accepts.

@@ -340,6 +340,7 @@ impl SegmentWriter {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use valv_codec::RootKey;

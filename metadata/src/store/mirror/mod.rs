@@ -18,13 +18,14 @@ use super::rocks::{Database, Group};
 use super::{StoreError, Term};
 use bytes::Bytes;
 use copies::Copies;
-use format::{BATCH_PIECE_BYTES_MAX, BatchId, Segment, encode_segment, open, seal};
+use format::{BATCH_PIECE_BYTES_MAX, BatchId, CheckpointId, Segment, encode_segment, open, seal};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use survey::{is_short, len_bytes};
+use survey::{Pieces, is_short, len_bytes};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use valv_codec::{KeyError, RecordKey};
 use valv_shard_api::{ShardCodec, ShardError, ShardStore};
 use valv_types::Revision;
@@ -34,8 +35,13 @@ pub(crate) use survey::Survey;
 
 /// How often the disks are asked how they are.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
-/// How long after a failed checkpoint the next is tried.
-const CHECKPOINT_RETRY_AFTER: Duration = Duration::from_secs(10);
+/// How long after a failed checkpoint the next is tried at first, doubled with each failure: a checkpoint writes all of
+/// the metadata.
+const CHECKPOINT_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// The longest that it grows to.
+const CHECKPOINT_RETRY_AFTER_MAX: Duration = Duration::from_secs(640);
+/// How often the copies are counted: seconds of listing, beside a scrub that takes days.
+const AUDIT_EVERY: Duration = Duration::from_secs(3600);
 /// A checkpoint is made at the latest when there is one batch per this many bytes of the last one: keeps the listing
 /// that an open needs below one key for every 5 KiB of metadata.
 const CHECKPOINT_BYTES_PER_BATCH: u64 = 16 << 10;
@@ -167,13 +173,18 @@ pub(crate) struct Mirror {
     ready: watch::Sender<bool>,
     since: Mutex<Since>,
     wake: Notify,
+    /// One checkpoint at a time.
+    checkpointing: tokio::sync::Mutex<()>,
+    /// Threads that read the store for a checkpoint. They end soon after nobody waits for them.
+    readers: TaskTracker,
 }
 
 impl Mirror {
     pub(crate) fn new(config: MirrorConfig) -> Arc<Self> {
         let copies = Copies::new(config.shards.clone(), usize::from(config.copies), config.put_deadline);
         let (ready, since) = (watch::Sender::new(false), Mutex::default());
-        Arc::new(Self { copies, config, ready, since, wake: Notify::new() })
+        let (checkpointing, readers) = (tokio::sync::Mutex::default(), TaskTracker::new());
+        Arc::new(Self { copies, config, ready, since, wake: Notify::new(), checkpointing, readers })
     }
 
     pub(crate) fn is_ready(&self) -> bool {
@@ -184,6 +195,12 @@ impl Mirror {
     pub(crate) async fn wait_until_ready(&self) {
         // The sender lives as long as this borrow of it.
         let _ = self.ready.subscribe().wait_for(|ready| *ready).await;
+    }
+
+    /// Returns when nothing here holds the store any more. To be called when [`Self::run`] has ended.
+    pub(crate) async fn released(&self) {
+        self.readers.close();
+        self.readers.wait().await;
     }
 
     pub(crate) fn status(&self) -> MirrorStatus {
@@ -225,8 +242,17 @@ impl Mirror {
     }
 
     /// Lists what the disks have.
-    pub(crate) async fn survey(&self) -> Result<Survey, MirrorError> {
+    pub(crate) async fn survey(&self) -> Survey {
         Survey::take(&self.copies).await
+    }
+
+    /// Refuses if disks are away that may hold what no other has.
+    pub(crate) fn refuse_hidden(&self, survey: &Survey) -> Result<(), MirrorError> {
+        let copies = self.copies.wanted;
+        match survey.away >= copies {
+            true => Err(MirrorError::Hidden { away: survey.away, copies }),
+            false => Ok(()),
+        }
     }
 
     /// Reads a batch back.
@@ -278,6 +304,29 @@ impl Mirror {
         Ok(Some(groups))
     }
 
+    /// The newest checkpoint that has all its pieces.
+    async fn base<'a>(&self, survey: &'a Survey) -> Option<(&'a CheckpointId, &'a Pieces)> {
+        for (id, pieces) in survey.complete_checkpoints() {
+            if self.covers(id, pieces).await {
+                return Some((id, pieces));
+            }
+        }
+        None
+    }
+
+    /// Looks whether everything that the mirror needs still has all its copies: the disks' own scrub quarantines what
+    /// it finds damaged.
+    async fn audit(&self, term: Term) {
+        let survey = self.survey().await;
+        let base = self.base(&survey).await;
+        let chain = survey.chain(base.map_or(0, |(id, _)| id.revision), term);
+        let batches = chain.batches.iter().filter_map(|id| survey.batches.get(id));
+        if survey.away == 0 && batches.chain(base.map(|(_, pieces)| pieces)).any(|p| is_short(p, self.copies.wanted)) {
+            tracing::warn!("copies of the metadata mirror are damaged or missing: new ones will be made");
+            self.copies.found_short();
+        }
+    }
+
     /// Makes sure that the mirror gives back everything that `database` holds, after which commits are taken.
     pub(crate) async fn establish(
         &self,
@@ -285,17 +334,11 @@ impl Mirror {
         database: &Arc<Database>,
         term: Term,
     ) -> Result<(), MirrorError> {
-        if self.copies.online() == 0 {
+        if !self.copies.is_writable() {
             return Err(MirrorError::NoDisk);
         }
         let latest = database.state()?.latest.0;
-        let mut base = None;
-        for (id, pieces) in survey.complete_checkpoints() {
-            if self.covers(id, pieces).await {
-                base = Some((id, pieces));
-                break;
-            }
-        }
+        let base = self.base(survey).await;
         let after = base.map_or(0, |(id, _)| id.revision);
         let chain = survey.chain(after, term);
         if chain.end > latest {
@@ -336,7 +379,9 @@ impl Mirror {
         let work = async {
             let mut tick = tokio::time::interval(WATCH_EVERY);
             tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-            let mut failed_at: Option<Instant> = None;
+            let mut audited = Instant::now();
+            let mut not_before = Instant::now();
+            let mut retry_after = CHECKPOINT_RETRY_AFTER;
             loop {
                 tokio::select! {
                     _ = tick.tick() => {}
@@ -350,13 +395,23 @@ impl Mirror {
                     self.try_establish(&database, term).await;
                     continue;
                 }
+                if audited.elapsed() >= AUDIT_EVERY {
+                    self.audit(term).await;
+                    audited = Instant::now();
+                }
                 let due = self.is_checkpoint_due() || self.copies.needs_copies(self.config.remirror_after);
-                if due && failed_at.is_none_or(|at| at.elapsed() >= CHECKPOINT_RETRY_AFTER) {
+                if due && Instant::now() >= not_before {
                     let made = self.checkpoint(&database, term).await;
-                    failed_at = made.is_err().then(Instant::now);
-                    if let Err(error) = made {
+                    if let Err(error) = &made {
                         tracing::warn!(%error, "no checkpoint of the metadata could be made");
                     }
+                    // One that is short of copies is no better than the last.
+                    let is_useless = made.is_err() || self.copies.is_short();
+                    retry_after = match is_useless {
+                        true => (retry_after * 2).min(CHECKPOINT_RETRY_AFTER_MAX),
+                        false => CHECKPOINT_RETRY_AFTER,
+                    };
+                    not_before = Instant::now() + if is_useless { retry_after } else { Duration::ZERO };
                 }
             }
         };
@@ -367,11 +422,8 @@ impl Mirror {
     }
 
     async fn try_establish(&self, database: &Arc<Database>, term: Term) {
-        let established = match self.survey().await {
-            Ok(survey) => self.establish(&survey, database, term).await,
-            Err(error) => Err(error),
-        };
-        match established {
+        let survey = self.survey().await;
+        match self.establish(&survey, database, term).await {
             Ok(()) => tracing::info!("the metadata mirror is complete: commits are taken"),
             Err(error) => tracing::warn!(%error, "no commits: the metadata can't be mirrored"),
         }

@@ -16,10 +16,9 @@ const SEGMENTS_AHEAD: usize = 4;
 /// Refuses, and says how far it got, unless everything that was acknowledged is provably there; with
 /// [`OnLoss::StartWithWhatIsLeft`] it takes what can be read.
 pub(crate) async fn rebuild(mirror: &Mirror, survey: &Survey, config: &RocksConfig) -> Result<Building, RocksError> {
-    let copies = mirror.copies.wanted;
     let strict = config.on_loss == OnLoss::Refuse;
-    if strict && survey.away >= copies {
-        return Err(MirrorError::Hidden { away: survey.away, copies }.into());
+    if strict {
+        mirror.refuse_hidden(survey)?;
     }
     let mut building = Building::new(config)?;
     let mut end = 0;

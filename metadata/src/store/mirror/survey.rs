@@ -23,6 +23,8 @@ pub(super) struct Piece {
     pub(super) len_bytes: u32,
     /// Its copies: disk and copy number.
     pub(super) places: Vec<(DiskId, u8)>,
+    /// How many of them are not known to be damaged.
+    pub(super) sound: usize,
 }
 
 /// The pieces of a batch or checkpoint, by chunk index.
@@ -84,9 +86,13 @@ pub(super) async fn page(
 }
 
 impl Survey {
-    /// Lists every disk that can be read. One that fails counts as away.
-    pub(super) async fn take(copies: &Copies) -> Result<Self, MirrorError> {
-        copies.refresh().await?;
+    /// Lists every disk that can be read. One that fails counts as away; if not even the disks are known, as many as
+    /// there are copies do.
+    pub(super) async fn take(copies: &Copies) -> Self {
+        if let Err(error) = copies.refresh().await {
+            tracing::warn!(%error, "the disks can't be searched for the metadata mirror");
+            return Self { away: copies.wanted, ..Self::default() };
+        }
         let (disks, away) = copies.readable();
         let mut survey = Self { away, ..Self::default() };
         for disk in disks {
@@ -98,7 +104,7 @@ impl Survey {
                 }
             }
         }
-        Ok(survey)
+        survey
     }
 
     async fn list(&mut self, copies: &Copies, disk: DiskId) -> Result<(), MirrorError> {
@@ -124,6 +130,7 @@ impl Survey {
         let piece = pieces.entry(stat.key.chunk).or_default();
         piece.len_bytes = stat.len_bytes;
         piece.places.push((disk, stat.key.shard));
+        piece.sound += usize::from(!stat.quarantined);
     }
 
     /// Whether the disks list nothing of a mirror.
@@ -173,9 +180,9 @@ impl Survey {
     }
 }
 
-/// Whether any piece has fewer than `wanted` copies.
+/// Whether any piece has fewer than `wanted` sound copies.
 pub(super) fn is_short(pieces: &Pieces, wanted: usize) -> bool {
-    pieces.values().any(|piece| piece.places.len() < wanted)
+    pieces.values().any(|piece| piece.sound < wanted)
 }
 
 /// The length of all pieces, each counted once.
@@ -184,6 +191,7 @@ pub(super) fn len_bytes(pieces: &Pieces) -> u64 {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

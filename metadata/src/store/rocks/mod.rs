@@ -152,7 +152,7 @@ impl RocksMetaStore {
     pub async fn open(config: RocksConfig, mirror: Option<MirrorConfig>) -> Result<Arc<Self>, RocksError> {
         let mirror = mirror.map(Mirror::new);
         let survey = match &mirror {
-            Some(mirror) => Some(mirror.survey().await?),
+            Some(mirror) => Some(mirror.survey().await),
             None => None,
         };
         let (database, term) = open::open(config, mirror.as_deref().zip(survey.as_ref())).await?;
@@ -205,7 +205,7 @@ impl RocksMetaStore {
         }
     }
 
-    /// Makes a checkpoint in the mirror now; without a mirror it does nothing. Must not be called twice at a time.
+    /// Makes a checkpoint in the mirror now; without a mirror it does nothing. One that is being made is waited for first.
     pub async fn checkpoint(&self) -> Result<(), RocksError> {
         match &self.mirror {
             Some(mirror) => Ok(mirror.checkpoint(&self.database, self.term).await?),
@@ -226,6 +226,9 @@ impl RocksMetaStore {
         self.stop.cancel();
         let mut tasks = std::mem::take(&mut *self.tasks.lock());
         while tasks.join_next().await.is_some() {}
+        if let Some(mirror) = &self.mirror {
+            mirror.released().await;
+        }
         finished?;
         let database = self.database.clone();
         let flushed = tokio::task::spawn_blocking(move || Ok(database.flush()?));

@@ -104,7 +104,6 @@ fn apply(database: &Database, group: &Group) -> Result<(), RocksError> {
 
 /// Makes a database where there is none that can be opened: an empty one at the first start, else from the mirror.
 async fn recover(config: RocksConfig, mirror: Option<(&Mirror, &Survey)>, why: &str) -> Result<Database, RocksError> {
-    let lost = || RocksError::Lost { path: config.path.clone(), why: why.to_owned() };
     let is_missing = is_missing(&config.path)?;
     let aside = (!is_missing).then_some("corrupt");
     match mirror {
@@ -115,7 +114,10 @@ async fn recover(config: RocksConfig, mirror: Option<(&Mirror, &Survey)>, why: &
         _ => {
             let is_new = config.start == Start::First && is_missing;
             if !is_new && config.on_loss == OnLoss::Refuse {
-                return Err(lost());
+                if let Some((mirror, survey)) = mirror {
+                    mirror.refuse_hidden(survey)?;
+                }
+                return Err(RocksError::Lost { path: config.path, why: why.to_owned() });
             }
             let (building, config) = blocking(move || {
                 let building = Building::new(&config)?;

@@ -17,6 +17,8 @@ pub(super) enum Mood {
     Well,
     /// Known to be away.
     Away,
+    /// Takes what it is given, but would rather not.
+    Full,
     /// Said to be online, and every put fails.
     FailsPuts,
 }
@@ -132,7 +134,11 @@ impl ShardStore for Disks {
         let status = |(id, disk): (&DiskId, &Disk)| DiskStatus {
             disk: *id,
             name: id.to_string(),
-            state: if disk.mood == Mood::Away { DiskState::Absent } else { DiskState::Online },
+            state: match disk.mood {
+                Mood::Away => DiskState::Absent,
+                Mood::Full => DiskState::Full,
+                Mood::Well | Mood::FailsPuts => DiskState::Online,
+            },
             reason: String::new(),
             opened: 1,
             formatted: disk.formatted,
