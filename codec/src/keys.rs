@@ -56,7 +56,12 @@ fn random<const N: usize>() -> Result<[u8; N], KeyError> {
 
 /// Wraps `inner` under a key that is derived from `outer` for this wrap alone. The context goes into the derivation
 /// and into the associated data, so a wrap moved to another place opens nowhere.
-fn wrap(outer: &[u8; KEY_LEN], version: u32, context: &[u8], inner: &[u8; KEY_LEN]) -> Result<[u8; WRAP_LEN], KeyError> {
+fn wrap(
+    outer: &[u8; KEY_LEN],
+    version: u32,
+    context: &[u8],
+    inner: &[u8; KEY_LEN],
+) -> Result<[u8; WRAP_LEN], KeyError> {
     let salt: [u8; SALT_LEN] = random()?;
     let (key, commitment) = wrapping_key(outer, &salt, context);
     let mut out = [0; WRAP_LEN];
@@ -76,7 +81,12 @@ fn wrap(outer: &[u8; KEY_LEN], version: u32, context: &[u8], inner: &[u8; KEY_LE
     Ok(out)
 }
 
-fn unwrap(outer: &[u8; KEY_LEN], version: u32, context: &[u8], wrapped: &[u8]) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
+fn unwrap(
+    outer: &[u8; KEY_LEN],
+    version: u32,
+    context: &[u8],
+    wrapped: &[u8],
+) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
     let needed = wrapped_version(wrapped)?;
     if needed != version {
         return Err(KeyError::WrongVersion { needed, given: version });

@@ -74,10 +74,8 @@ impl RecordKey {
         }
         let mut plain = sealed[HEAD_LEN..].to_vec();
         let nonce = Nonce::assume_unique_for_key([0; 12]);
-        let len = aead_key(&key)
-            .open_in_place(nonce, Aad::from(place), &mut plain)
-            .map_err(|_| KeyError::Mismatch)?
-            .len();
+        let len =
+            aead_key(&key).open_in_place(nonce, Aad::from(place), &mut plain).map_err(|_| KeyError::Mismatch)?.len();
         plain.truncate(len);
         Ok(plain)
     }

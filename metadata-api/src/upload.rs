@@ -1,6 +1,9 @@
 //! Multipart uploads.
 
-use crate::{Actor, Attributes, Checksum, ChecksumAlgorithm, ChecksumType, CommonPrefix, LockRequest, NewBody, ObjectKey, PartRecord, WriteCondition, WriteProof};
+use crate::{
+    Actor, Attributes, Checksum, ChecksumAlgorithm, ChecksumType, CommonPrefix, LockRequest, NewBody, ObjectKey,
+    PartRecord, WriteCondition, WriteProof,
+};
 use minicbor::{Decode, Encode};
 use valv_types::{BucketId, CommitId, TimestampMicros, UploadId, UserId};
 

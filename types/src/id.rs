@@ -172,7 +172,17 @@ id128!(
 );
 
 random_id128!(
-    ClusterId, ProjectId, NamespaceId, BucketId, UserId, VersionId, UploadId, CommitId, DiskId, NodeId, SiteId
+    ClusterId,
+    ProjectId,
+    NamespaceId,
+    BucketId,
+    UserId,
+    VersionId,
+    UploadId,
+    CommitId,
+    DiskId,
+    NodeId,
+    SiteId
 );
 
 impl BlobId {
@@ -212,7 +222,18 @@ impl From<UploadId> for VersionId {
 
 /// One run of a gateway process, registered in metadata; it can be fenced. Numbers are never reused.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    minicbor::Encode,
+    minicbor::Decode,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[cbor(transparent)]
 #[serde(transparent)]
@@ -220,7 +241,18 @@ pub struct IncarnationId(#[n(0)] pub u32);
 
 /// An erasure profile with its sites and placement groups. Pool 0 is the system's own (see [`crate::SYSTEM_POOL`]).
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    minicbor::Encode,
+    minicbor::Decode,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[cbor(transparent)]
 #[serde(transparent)]
@@ -228,7 +260,18 @@ pub struct PoolId(#[n(0)] pub u32);
 
 /// A MetaStore with the projects, pools and disks that live in it.
 #[derive(
-    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    Copy,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    minicbor::Encode,
+    minicbor::Decode,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[cbor(transparent)]
 #[serde(transparent)]
@@ -236,7 +279,17 @@ pub struct CellId(#[n(0)] pub u16);
 
 /// The public half of an access key, as it stands in a request's Credential (16 to 128 letters, digits or `_`).
 #[derive(
-    Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, minicbor::Encode, minicbor::Decode, serde::Serialize, serde::Deserialize,
+    Debug,
+    Clone,
+    PartialEq,
+    Eq,
+    PartialOrd,
+    Ord,
+    Hash,
+    minicbor::Encode,
+    minicbor::Decode,
+    serde::Serialize,
+    serde::Deserialize,
 )]
 #[cbor(transparent)]
 #[serde(transparent)]

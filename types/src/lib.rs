@@ -9,13 +9,13 @@ mod placement;
 mod time;
 
 pub use id::{
-    AccessKeyId, BlobId, BucketId, CellId, ClusterId, CommitId, DiskId, IdError, IncarnationId,
-    NamespaceId, NodeId, PoolId, ProjectId, SiteId, UploadId, UserId, VersionId,
+    AccessKeyId, BlobId, BucketId, CellId, ClusterId, CommitId, DiskId, IdError, IncarnationId, NamespaceId, NodeId,
+    PoolId, ProjectId, SiteId, UploadId, UserId, VersionId,
 };
 pub use layout::{
     AeadId, BLOCK_LEN_BYTES, ChunkCoding, ChunkGeometry, ErasureCodeId, FRAME_PLAIN_BYTES, FRAME_TAG_BYTES,
     FRAMES_PER_CHUNK, HashId, INLINE_LEN_BYTES_MAX, Layout, LayoutError, REPLICATED_CHUNK_PLAIN_BYTES_MAX,
     SHARD_ALIGN_BYTES,
 };
-pub use placement::{ChunkId, PlacementGroup, PoolMap, ShardKey, SYSTEM_POOL, placement_hash};
+pub use placement::{ChunkId, PlacementGroup, PoolMap, SYSTEM_POOL, ShardKey, placement_hash};
 pub use time::{Epoch, Revision, TimestampMicros};

@@ -1,0 +1,446 @@
+//! The service: when a census or a repair is due, how much it may take, and what it tells.
+
+use crate::census::Census;
+use crate::plan::ChunkPlaces;
+use crate::rebuild::Outcome;
+use futures_util::stream::{self, StreamExt};
+use parking_lot::Mutex;
+use prometheus::{IntCounter, IntGauge, Registry};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use valv_metadata_api::{BlobIds, Limit, ListBlobs, Metadata, MetadataError};
+use valv_shard_api::{DiskState, ShardError, ShardStore};
+use valv_types::{BlobId, DiskId, SYSTEM_POOL, ShardKey, TimestampMicros};
+
+/// How repair behaves.
+#[derive(Debug, Clone)]
+pub struct RepairConfig {
+    /// Bytes that repair reads and writes per second at most, all disks together.
+    pub bytes_per_s: u64,
+    /// Chunks in work at once. A 4+2 chunk takes k+m shards of 2 MiB: four are 50 MiB.
+    pub chunks_in_flight: usize,
+    /// How often a full census runs if nothing else asks for one.
+    pub census_every: Duration,
+    /// How often the repair queue and the doomed blobs are looked at.
+    pub pass_every: Duration,
+    /// How often every disk is searched for orphans.
+    pub orphans_every: Duration,
+}
+
+impl Default for RepairConfig {
+    fn default() -> Self {
+        Self {
+            bytes_per_s: 256 << 20,
+            chunks_in_flight: 4,
+            census_every: Duration::from_secs(24 * 3600),
+            pass_every: Duration::from_secs(2),
+            orphans_every: Duration::from_secs(600),
+        }
+    }
+}
+
+/// Why a pass ended early. It is tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum RepairError {
+    /// Metadata did not answer.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// A disk refused.
+    #[error(transparent)]
+    Shard(#[from] ShardError),
+    /// The code refused what it was given: a bug.
+    #[error(transparent)]
+    Code(#[from] valv_erasure::ErasureError),
+    /// A record's layout can't be, or its pool is unknown.
+    #[error("blob {blob} has a layout that no pool places")]
+    Layout {
+        /// The blob.
+        blob: BlobId,
+    },
+    /// The service is stopping.
+    #[error("repair is stopping")]
+    Stopped,
+}
+
+/// What repair has done and found.
+#[derive(Debug, Clone, Default)]
+pub struct RepairStatus {
+    /// The last census that ended.
+    pub last_census: Option<Census>,
+    /// Whether it found everything, no disk has changed since it began, and nothing waits for repair.
+    pub healthy: bool,
+    /// Blobs waiting for repair when the queue was last read.
+    pub queue: u64,
+    /// Shards written since the start.
+    pub shards_rebuilt: u64,
+    /// Their bytes.
+    pub bytes_rebuilt: u64,
+}
+
+pub(crate) struct Metrics {
+    pub(crate) shards_rebuilt: IntCounter,
+    pub(crate) bytes_rebuilt: IntCounter,
+    pub(crate) chunks_lost: IntCounter,
+    pub(crate) blobs_deleted: IntCounter,
+    pub(crate) orphans_deleted: IntCounter,
+    queue: IntGauge,
+    missing: IntGauge,
+    healthy: IntGauge,
+}
+
+impl Metrics {
+    fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counter = |name: &str, help: &str| -> Result<IntCounter, prometheus::Error> {
+            let counter = IntCounter::new(name, help)?;
+            registry.register(Box::new(counter.clone()))?;
+            Ok(counter)
+        };
+        let gauge = |name: &str, help: &str| -> Result<IntGauge, prometheus::Error> {
+            let gauge = IntGauge::new(name, help)?;
+            registry.register(Box::new(gauge.clone()))?;
+            Ok(gauge)
+        };
+        Ok(Self {
+            shards_rebuilt: counter("valv_repair_shards_rebuilt_total", "Shards written by repair")?,
+            bytes_rebuilt: counter("valv_repair_bytes_rebuilt_total", "Payload bytes written by repair")?,
+            chunks_lost: counter("valv_repair_chunks_lost_total", "Times a chunk was found with too few good shards")?,
+            blobs_deleted: counter("valv_repair_blobs_deleted_total", "Doomed blobs deleted on every disk")?,
+            orphans_deleted: counter(
+                "valv_repair_orphan_shards_deleted_total",
+                "Shards of unfinished uploads deleted",
+            )?,
+            queue: gauge("valv_repair_queue_blobs", "Blobs waiting for repair")?,
+            missing: gauge("valv_census_shards_not_present", "Shards that the last census did not find")?,
+            healthy: gauge("valv_census_healthy", "1 if the last census found every shard and nothing changed since")?,
+        })
+    }
+}
+
+/// What the passes share.
+pub(crate) struct Shared {
+    pub(crate) metadata: Arc<dyn Metadata>,
+    pub(crate) shards: Arc<dyn ShardStore>,
+    pub(crate) config: RepairConfig,
+    pub(crate) metrics: Metrics,
+    pub(crate) in_flight: Semaphore,
+    /// Until when the bandwidth budget is used up.
+    pub(crate) due: Mutex<Instant>,
+    state: Mutex<State>,
+    census_wanted: Notify,
+    disks_changed: Notify,
+    census_ended: watch::Sender<u64>,
+}
+
+#[derive(Default)]
+struct State {
+    disks: BTreeMap<DiskId, DiskSeen>,
+    /// Grows with each change of a disk.
+    disks_version: u64,
+    last_census: Option<Census>,
+    /// `disks_version` when the last census began.
+    census_of_version: u64,
+    censuses_begun: u64,
+    queue: u64,
+}
+
+/// What matters about a disk: whether its shards can have changed since it was last seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct DiskSeen {
+    is_here: bool,
+    opened: u64,
+    formatted: [u8; 16],
+}
+
+/// Blobs in a page of the census.
+const PAGE: u32 = 1000;
+/// Blobs of the queue looked at in one pass; those that wait for a disk must not hide those that don't.
+const QUEUE_PAGE: u32 = 10_000;
+/// First and longest pause before a queue that made no progress, or an incomplete census, is tried again.
+const BACKOFF_MIN: Duration = Duration::from_secs(5);
+const BACKOFF_MAX: Duration = Duration::from_secs(120);
+/// How often the disks are asked how they are.
+const DISKS_EVERY: Duration = Duration::from_secs(1);
+/// Corrupt shards reported together in one commit.
+const REPORTS_PER_COMMIT: usize = 256;
+
+/// Census, repair and reclaim, running.
+pub struct RepairService {
+    shared: Arc<Shared>,
+    cancel: CancellationToken,
+    tasks: tokio::sync::Mutex<JoinSet<()>>,
+}
+
+impl RepairService {
+    /// Starts the passes. `reports` brings the keys of shards that disks of this process found damaged.
+    pub fn start(
+        metadata: Arc<dyn Metadata>,
+        shards: Arc<dyn ShardStore>,
+        reports: Option<mpsc::Receiver<ShardKey>>,
+        config: RepairConfig,
+        registry: &Registry,
+    ) -> Result<Arc<Self>, prometheus::Error> {
+        let shared = Arc::new(Shared {
+            metadata,
+            shards,
+            metrics: Metrics::register(registry)?,
+            in_flight: Semaphore::new(config.chunks_in_flight.max(1)),
+            config,
+            due: Mutex::new(Instant::now()),
+            state: Mutex::default(),
+            census_wanted: Notify::new(),
+            disks_changed: Notify::new(),
+            census_ended: watch::Sender::new(0),
+        });
+        let cancel = CancellationToken::new();
+        let mut tasks = JoinSet::new();
+        let mut run = |task: futures_util::future::BoxFuture<'static, ()>| {
+            let stopped = cancel.clone();
+            // Every step of a pass may be dropped: puts and deletes are harmless when they are repeated.
+            tasks.spawn(async move {
+                tokio::select! {
+                    () = stopped.cancelled() => {}
+                    () = task => {}
+                }
+            });
+        };
+        run(Box::pin(shared.clone().watch_disks()));
+        run(Box::pin(shared.clone().run_census()));
+        run(Box::pin(shared.clone().run_queue()));
+        run(Box::pin(shared.clone().run_doomed()));
+        run(Box::pin(shared.clone().run_orphans()));
+        if let Some(reports) = reports {
+            run(Box::pin(shared.clone().take_reports(reports)));
+        }
+        Ok(Arc::new(Self { shared, cancel, tasks: tokio::sync::Mutex::new(tasks) }))
+    }
+
+    /// What repair has done and found.
+    pub fn status(&self) -> RepairStatus {
+        let state = self.shared.state.lock();
+        RepairStatus {
+            last_census: state.last_census,
+            healthy: state.is_healthy(),
+            queue: state.queue,
+            shards_rebuilt: self.shared.metrics.shards_rebuilt.get(),
+            bytes_rebuilt: self.shared.metrics.bytes_rebuilt.get(),
+        }
+    }
+
+    /// Waits for a census that begins after this call, and returns what it found.
+    pub async fn census_now(&self) -> Result<Census, RepairError> {
+        let mut ended = self.shared.census_ended.subscribe();
+        let begun_before = self.shared.state.lock().censuses_begun;
+        self.shared.census_wanted.notify_one();
+        ended.wait_for(|&number| number > begun_before).await.map_err(|_| RepairError::Stopped)?;
+        self.shared.state.lock().last_census.ok_or(RepairError::Stopped)
+    }
+
+    /// Stops all passes and waits for them.
+    pub async fn stop(&self) {
+        self.cancel.cancel();
+        let mut tasks = self.tasks.lock().await;
+        while tasks.join_next().await.is_some() {}
+    }
+}
+
+impl State {
+    fn is_healthy(&self) -> bool {
+        self.queue == 0
+            && self.census_of_version == self.disks_version
+            && self.last_census.is_some_and(|census| census.is_complete())
+    }
+}
+
+impl Shared {
+    /// Notices disks that came, went or were initialised anew.
+    async fn watch_disks(self: Arc<Self>) {
+        loop {
+            if let Ok(disks) = self.shards.disks().await {
+                let seen = disks.iter().map(|disk| {
+                    let is_here = disk.state != DiskState::Absent;
+                    (disk.disk, DiskSeen { is_here, opened: disk.opened, formatted: disk.formatted })
+                });
+                let seen: BTreeMap<_, _> = seen.collect();
+                let mut state = self.state.lock();
+                if state.disks != seen {
+                    state.disks = seen;
+                    state.disks_version += 1;
+                    self.disks_changed.notify_waiters();
+                    self.census_wanted.notify_one();
+                }
+                self.metrics.healthy.set(i64::from(state.is_healthy()));
+            }
+            tokio::time::sleep(DISKS_EVERY).await;
+        }
+    }
+
+    /// One census after the other: when one is wanted, when one is due, and again soon while one was incomplete.
+    async fn run_census(self: Arc<Self>) {
+        let mut backoff = BACKOFF_MIN;
+        let mut pause = self.config.census_every;
+        loop {
+            tokio::select! {
+                () = self.census_wanted.notified() => backoff = BACKOFF_MIN,
+                () = tokio::time::sleep(pause) => {}
+            }
+            let (number, version) = {
+                let mut state = self.state.lock();
+                state.censuses_begun += 1;
+                (state.censuses_begun, state.disks_version)
+            };
+            pause = match self.census().await {
+                Ok(census) => {
+                    let is_complete = census.is_complete();
+                    let mut state = self.state.lock();
+                    state.last_census = Some(census);
+                    state.census_of_version = version;
+                    self.metrics
+                        .missing
+                        .set(i64::try_from(census.shards_expected - census.shards_present).unwrap_or(i64::MAX));
+                    drop(state);
+                    tracing::info!(?census, is_complete, "a census has ended");
+                    self.census_ended.send_replace(number);
+                    if is_complete { self.config.census_every } else { backoff }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "a census was cut short");
+                    backoff
+                }
+            };
+            backoff = (backoff * 2).min(BACKOFF_MAX);
+        }
+    }
+
+    /// A full pass over everything that is referenced; rebuilds what is missing as it goes.
+    async fn census(&self) -> Result<Census, RepairError> {
+        let mut census = Census::default();
+        let mut after = None;
+        loop {
+            let blobs = self.metadata.list_blobs(ListBlobs { after, limit: PAGE }).await?;
+            let Some(last) = blobs.last().map(|blob| blob.blob) else { break };
+            census.blobs += blobs.len() as u64;
+            for mut chunks in self.steps(&blobs).await? {
+                self.look(&mut chunks).await;
+                for (chunk, outcome) in self.mend_all(chunks).await? {
+                    match outcome {
+                        Outcome::Gone => continue,
+                        Outcome::Lost => census.chunks_lost += 1,
+                        Outcome::Complete | Outcome::Waiting => {}
+                    }
+                    census.count(&chunk);
+                }
+            }
+            after = Some(last);
+        }
+        census.ended = TimestampMicros::now();
+        Ok(census)
+    }
+
+    /// Mends chunks, several at a time, and returns them as they are then.
+    async fn mend_all(&self, chunks: Vec<ChunkPlaces>) -> Result<Vec<(ChunkPlaces, Outcome)>, RepairError> {
+        let mended = stream::iter(chunks).map(|mut chunk| async move {
+            let outcome = self.mend(&mut chunk).await?;
+            Ok((chunk, outcome))
+        });
+        mended.buffer_unordered(self.config.chunks_in_flight.max(1)).collect::<Vec<_>>().await.into_iter().collect()
+    }
+
+    /// Works the repair queue off.
+    async fn run_queue(self: Arc<Self>) {
+        let mut backoff = self.config.pass_every;
+        loop {
+            tokio::select! {
+                () = self.disks_changed.notified() => backoff = self.config.pass_every,
+                () = tokio::time::sleep(backoff) => {}
+            }
+            backoff = match self.work_queue().await {
+                Ok(Progress { left: 0, .. }) => self.config.pass_every,
+                Ok(Progress { finished, .. }) if finished > 0 => self.config.pass_every,
+                Ok(_) => (backoff * 2).clamp(self.config.pass_every, BACKOFF_MAX),
+                Err(error) => {
+                    tracing::warn!(%error, "the repair queue could not be worked off");
+                    (backoff * 2).clamp(self.config.pass_every, BACKOFF_MAX)
+                }
+            };
+        }
+    }
+
+    async fn work_queue(&self) -> Result<Progress, RepairError> {
+        let blobs = self.metadata.list_repairs(Limit { limit: QUEUE_PAGE }).await?;
+        let mut unfinished: BTreeSet<BlobId> = BTreeSet::new();
+        for page in blobs.chunks(PAGE as usize) {
+            for mut chunks in self.steps(page).await? {
+                self.look(&mut chunks).await;
+                for (chunk, outcome) in self.mend_all(chunks).await? {
+                    if let (Outcome::Waiting | Outcome::Lost, Some(place)) = (outcome, chunk.shards.first()) {
+                        unfinished.insert(place.key.blob);
+                    }
+                }
+            }
+        }
+        let finished: Vec<BlobId> =
+            blobs.iter().map(|blob| blob.blob).filter(|blob| !unfinished.contains(blob)).collect();
+        let progress = Progress { finished: finished.len() as u64, left: unfinished.len() as u64 };
+        if !finished.is_empty() {
+            self.metadata.finish_repairs(BlobIds { blobs: finished }).await?;
+        }
+        self.state.lock().queue = progress.left;
+        self.metrics.queue.set(i64::try_from(progress.left).unwrap_or(i64::MAX));
+        Ok(progress)
+    }
+
+    async fn run_doomed(self: Arc<Self>) {
+        let mut pause = self.config.pass_every;
+        loop {
+            tokio::select! {
+                () = self.disks_changed.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = match self.delete_doomed().await {
+                // There may be more.
+                Ok(finished) if finished > 0 => Duration::ZERO,
+                Ok(_) => self.config.pass_every,
+                Err(error) => {
+                    tracing::warn!(%error, "doomed blobs could not be deleted");
+                    BACKOFF_MIN
+                }
+            };
+        }
+    }
+
+    async fn run_orphans(self: Arc<Self>) {
+        loop {
+            tokio::time::sleep(self.config.orphans_every).await;
+            if let Err(error) = self.delete_orphans().await {
+                tracing::warn!(%error, "the search for orphans was cut short");
+            }
+        }
+    }
+
+    /// Queues what the disks report as damaged.
+    async fn take_reports(self: Arc<Self>, mut reports: mpsc::Receiver<ShardKey>) {
+        let mut batch = Vec::with_capacity(REPORTS_PER_COMMIT);
+        while reports.recv_many(&mut batch, REPORTS_PER_COMMIT).await > 0 {
+            let blobs: BTreeSet<BlobId> =
+                batch.drain(..).filter(|key| key.pool != SYSTEM_POOL).map(|key| key.blob).collect();
+            if blobs.is_empty() {
+                continue;
+            }
+            let queued = self.metadata.queue_repair(BlobIds { blobs: blobs.into_iter().collect() }).await;
+            if let Err(error) = queued {
+                // The shards stay quarantined on their disks, so the next census finds them.
+                tracing::warn!(%error, "damaged shards could not be queued for repair");
+            }
+        }
+    }
+}
+
+struct Progress {
+    finished: u64,
+    left: u64,
+}

@@ -1,0 +1,581 @@
+//! The server's configuration: one TOML file, or the defaults of a one-process server over one data folder.
+//!
+//! Every error names the file, the key and the line, because whoever reads it has the file open in an editor.
+
+use serde::Deserialize;
+use std::net::SocketAddr;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use toml::Spanned;
+
+/// A configuration that can't be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ConfigError {
+    /// The file can't be read.
+    #[error("{file}: {source}", file = .file.display())]
+    Read {
+        /// Which file.
+        file: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// Not TOML, an unknown key, or a value of the wrong type.
+    #[error("{file}:{line}: {message}", file = .file.display())]
+    Syntax {
+        /// Which file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// What is wrong, with the key's name.
+        message: String,
+    },
+    /// A value that is well formed but can't be used.
+    #[error("{file}:{line}: {key}: {message}", file = .file.display())]
+    Value {
+        /// Which file.
+        file: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The key, dotted.
+        key: &'static str,
+        /// What is wrong.
+        message: String,
+    },
+}
+
+/// What a process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Role {
+    /// Speaks S3.
+    Gateway,
+    /// Keeps the metadata.
+    Metadata,
+    /// Keeps the shards.
+    Storage,
+}
+
+impl Role {
+    /// All of them: what a server without a file does.
+    pub(crate) const ALL: [Self; 3] = [Self::Gateway, Self::Metadata, Self::Storage];
+
+    /// The role's name as the file spells it.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Metadata => "metadata",
+            Self::Storage => "storage",
+        }
+    }
+}
+
+/// A checked configuration.
+#[derive(Debug, Clone)]
+pub(crate) struct Config {
+    pub(crate) roles: Vec<Role>,
+    pub(crate) data: PathBuf,
+    pub(crate) cluster: Option<String>,
+    pub(crate) memory_budget_bytes: u64,
+    pub(crate) metrics: Option<SocketAddr>,
+    pub(crate) gateway: GatewaySection,
+    pub(crate) metadata: MetadataSection,
+    pub(crate) storage: StorageSection,
+    pub(crate) users: Vec<UserSection>,
+}
+
+impl Config {
+    /// Whether this process has `role`.
+    pub(crate) fn has(&self, role: Role) -> bool {
+        self.roles.contains(&role)
+    }
+}
+
+/// `[gateway]`.
+#[derive(Debug, Clone)]
+pub(crate) struct GatewaySection {
+    pub(crate) listen: Vec<SocketAddr>,
+    pub(crate) region: String,
+    pub(crate) base_domains: Vec<String>,
+    pub(crate) tls: Option<TlsSection>,
+    pub(crate) metadata: Option<String>,
+    pub(crate) storage: Vec<String>,
+    pub(crate) connections_max: usize,
+    pub(crate) idle_timeout: Duration,
+}
+
+/// `[gateway.tls]`.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TlsSection {
+    pub(crate) certificate: PathBuf,
+    pub(crate) key: PathBuf,
+}
+
+/// `[metadata]`.
+#[derive(Debug, Clone)]
+pub(crate) struct MetadataSection {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) storage: Vec<String>,
+    pub(crate) trash: Duration,
+    pub(crate) census: Duration,
+    pub(crate) orphan_scan: Duration,
+    pub(crate) k: u8,
+    pub(crate) m: u8,
+    pub(crate) repair_bytes_per_s: u64,
+}
+
+/// `[storage]`.
+#[derive(Debug, Clone)]
+pub(crate) struct StorageSection {
+    pub(crate) listen: Option<SocketAddr>,
+    pub(crate) disks: Vec<PathBuf>,
+    pub(crate) extent_bytes: u64,
+    pub(crate) scrub: Duration,
+}
+
+/// `[[users]]`: made at start if they are not there.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UserSection {
+    pub(crate) name: String,
+    #[serde(default)]
+    pub(crate) display_name: String,
+    #[serde(default)]
+    pub(crate) email: String,
+    #[serde(default)]
+    pub(crate) canonical_id: String,
+    pub(crate) project: String,
+    #[serde(default = "default_namespace")]
+    pub(crate) namespace: String,
+    pub(crate) access_key_id: String,
+    pub(crate) secret_access_key: SecretText,
+}
+
+/// A secret in the configuration: it has no `Debug` output.
+#[derive(Clone, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct SecretText(pub(crate) String);
+
+impl std::fmt::Debug for SecretText {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("SecretText(..)")
+    }
+}
+
+impl Drop for SecretText {
+    fn drop(&mut self) {
+        zeroize::Zeroize::zeroize(&mut self.0);
+    }
+}
+
+fn default_namespace() -> String {
+    "default".to_owned()
+}
+
+/// Where S3 is served when nothing says otherwise: this machine only.
+pub(crate) const DEFAULT_LISTEN: &str = "127.0.0.1:9000";
+/// Disks of a server without a file: 4+2 needs six.
+const DEFAULT_DISKS: usize = 6;
+const MIB: u64 = 1 << 20;
+
+/// The file as written. Spans are kept so that later checks can name a line.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileConfig {
+    roles: Option<Spanned<Vec<Role>>>,
+    data: Option<PathBuf>,
+    cluster: Option<String>,
+    memory_budget: Option<Spanned<String>>,
+    metrics: Option<Spanned<String>>,
+    #[serde(default)]
+    gateway: FileGateway,
+    #[serde(default)]
+    metadata: FileMetadata,
+    #[serde(default)]
+    storage: FileStorage,
+    #[serde(default)]
+    users: Vec<UserSection>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileGateway {
+    listen: Option<Spanned<OneOrMany>>,
+    region: Option<String>,
+    #[serde(default)]
+    base_domains: Vec<String>,
+    tls: Option<TlsSection>,
+    metadata: Option<Spanned<String>>,
+    #[serde(default)]
+    storage: Vec<Spanned<String>>,
+    connections_max: Option<Spanned<usize>>,
+    idle_timeout: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileMetadata {
+    listen: Option<Spanned<String>>,
+    #[serde(default)]
+    storage: Vec<Spanned<String>>,
+    trash: Option<Spanned<String>>,
+    census: Option<Spanned<String>>,
+    orphan_scan: Option<Spanned<String>>,
+    k: Option<Spanned<u8>>,
+    m: Option<u8>,
+    repair_rate: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileStorage {
+    listen: Option<Spanned<String>>,
+    disks: Option<Spanned<Vec<PathBuf>>>,
+    extent: Option<Spanned<String>>,
+    scrub: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum OneOrMany {
+    One(String),
+    Many(Vec<String>),
+}
+
+/// What the command line says; it goes over the file.
+#[derive(Debug, Default)]
+pub(crate) struct Overrides {
+    /// `--data`.
+    pub(crate) data: Option<PathBuf>,
+    /// `--listen`.
+    pub(crate) listen: Option<SocketAddr>,
+}
+
+/// Reads and checks `file`, or takes the defaults.
+pub(crate) fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigError> {
+    let (name, text) = match file {
+        Some(path) => {
+            let text =
+                std::fs::read_to_string(path).map_err(|source| ConfigError::Read { file: path.to_owned(), source })?;
+            (path.to_owned(), text)
+        }
+        None => (PathBuf::from("defaults"), String::new()),
+    };
+    Source { file: name, text: &text }.check(overrides)
+}
+
+struct Source<'a> {
+    file: PathBuf,
+    text: &'a str,
+}
+
+impl Source<'_> {
+    fn check(&self, overrides: Overrides) -> Result<Config, ConfigError> {
+        let file: FileConfig = toml::from_str(self.text).map_err(|error| ConfigError::Syntax {
+            file: self.file.clone(),
+            line: self.line(error.span().unwrap_or(0..0)),
+            message: self.describe(&error),
+        })?;
+        let roles = match &file.roles {
+            None => Role::ALL.to_vec(),
+            Some(roles) if roles.get_ref().is_empty() => {
+                return Err(self.value(roles.span(), "roles", "name at least one of gateway, metadata, storage"));
+            }
+            Some(roles) => roles.get_ref().clone(),
+        };
+        let has = |role| roles.contains(&role);
+        let data = overrides.data.or(file.data).unwrap_or_else(|| PathBuf::from("valv-data"));
+        let gateway = self.gateway(file.gateway, overrides.listen)?;
+        let metadata = self.metadata(file.metadata)?;
+        let storage = self.storage(file.storage, &data)?;
+
+        if has(Role::Gateway) && !has(Role::Metadata) && gateway.metadata.is_none() {
+            return Err(self.value(0..0, "gateway.metadata", "needed: this process has no metadata role"));
+        }
+        if has(Role::Gateway) && !has(Role::Storage) && gateway.storage.is_empty() {
+            return Err(self.value(0..0, "gateway.storage", "needed: this process has no storage role"));
+        }
+        if has(Role::Metadata) && !has(Role::Storage) && metadata.storage.is_empty() {
+            return Err(self.value(0..0, "metadata.storage", "needed: this process has no storage role"));
+        }
+        if !(has(Role::Gateway) && has(Role::Metadata) && has(Role::Storage)) && file.cluster.is_none() {
+            return Err(self.value(0..0, "cluster", "needed when roles are split: the same name in every process"));
+        }
+        let memory_budget_bytes = match &file.memory_budget {
+            None => 1024 * MIB,
+            Some(text) => self.bytes(text, "memory_budget")?,
+        };
+        if memory_budget_bytes < 128 * MIB {
+            let span = file.memory_budget.as_ref().map(Spanned::span).unwrap_or_default();
+            return Err(self.value(span, "memory_budget", "at least 128MiB: one upload in flight needs 26 MiB"));
+        }
+        let metrics = file.metrics.as_ref().map(|text| self.address(text, "metrics")).transpose()?;
+        Ok(Config {
+            roles,
+            data,
+            cluster: file.cluster,
+            memory_budget_bytes,
+            metrics,
+            gateway,
+            metadata,
+            storage,
+            users: file.users,
+        })
+    }
+
+    fn gateway(&self, file: FileGateway, listen: Option<SocketAddr>) -> Result<GatewaySection, ConfigError> {
+        let texts = match (&listen, file.listen) {
+            (Some(_), _) => vec![],
+            (None, None) => vec![Spanned::new(0..0, DEFAULT_LISTEN.to_owned())],
+            (None, Some(spanned)) => {
+                let span = spanned.span();
+                match spanned.into_inner() {
+                    OneOrMany::One(text) => vec![Spanned::new(span, text)],
+                    OneOrMany::Many(texts) => texts.into_iter().map(|t| Spanned::new(span.clone(), t)).collect(),
+                }
+            }
+        };
+        let mut addresses = listen.into_iter().collect::<Vec<_>>();
+        for text in &texts {
+            addresses.push(self.address(text, "gateway.listen")?);
+        }
+        let connections_max = match &file.connections_max {
+            None => 4096,
+            Some(n) if *n.get_ref() == 0 => {
+                return Err(self.value(n.span(), "gateway.connections_max", "must be at least 1"));
+            }
+            Some(n) => *n.get_ref(),
+        };
+        Ok(GatewaySection {
+            listen: addresses,
+            region: file.region.unwrap_or_else(|| "us-east-1".to_owned()),
+            base_domains: file.base_domains,
+            tls: file.tls,
+            metadata: file.metadata.as_ref().map(|text| self.loopback_url(text, "gateway.metadata")).transpose()?,
+            storage: self.loopback_urls(&file.storage, "gateway.storage")?,
+            connections_max,
+            idle_timeout: self.duration_or(&file.idle_timeout, "gateway.idle_timeout", Duration::from_secs(60))?,
+        })
+    }
+
+    fn metadata(&self, file: FileMetadata) -> Result<MetadataSection, ConfigError> {
+        let k_span = file.k.as_ref().map(Spanned::span).unwrap_or_default();
+        let (k, m) = (file.k.map_or(4, Spanned::into_inner), file.m.unwrap_or(2));
+        if k == 0 || m == 0 || u16::from(k) + u16::from(m) > 32 {
+            return Err(self.value(k_span, "metadata.k", "a pool needs 1 <= k, 1 <= m and k + m <= 32"));
+        }
+        Ok(MetadataSection {
+            listen: file.listen.as_ref().map(|text| self.loopback(text, "metadata.listen")).transpose()?,
+            storage: self.loopback_urls(&file.storage, "metadata.storage")?,
+            trash: self.duration_or(&file.trash, "metadata.trash", Duration::from_secs(24 * 3600))?,
+            census: self.duration_or(&file.census, "metadata.census", Duration::from_secs(24 * 3600))?,
+            orphan_scan: self.duration_or(&file.orphan_scan, "metadata.orphan_scan", Duration::from_secs(600))?,
+            k,
+            m,
+            repair_bytes_per_s: match &file.repair_rate {
+                None => 256 * MIB,
+                Some(text) => self.bytes(text, "metadata.repair_rate")?.max(MIB),
+            },
+        })
+    }
+
+    fn storage(&self, file: FileStorage, data: &Path) -> Result<StorageSection, ConfigError> {
+        let disks = match file.disks {
+            None => (0..DEFAULT_DISKS).map(|i| data.join("disks").join(format!("d{i}"))).collect(),
+            Some(disks) if disks.get_ref().is_empty() => {
+                return Err(self.value(disks.span(), "storage.disks", "name at least one folder"));
+            }
+            Some(disks) => {
+                let span = disks.span();
+                let disks = disks.into_inner();
+                let mut names: Vec<_> = disks.iter().map(|path| path.file_name()).collect();
+                names.sort();
+                if names.windows(2).any(|pair| pair[0] == pair[1]) {
+                    return Err(self.value(span, "storage.disks", "the folders' last names must differ"));
+                }
+                disks
+            }
+        };
+        let extent_bytes = match &file.extent {
+            None => 256 * MIB,
+            Some(text) => {
+                let bytes = self.bytes(text, "storage.extent")?;
+                if !(16 * MIB..=4096 * MIB).contains(&bytes) {
+                    return Err(self.value(text.span(), "storage.extent", "must be 16MiB to 4GiB"));
+                }
+                bytes
+            }
+        };
+        Ok(StorageSection {
+            listen: file.listen.as_ref().map(|text| self.loopback(text, "storage.listen")).transpose()?,
+            disks,
+            extent_bytes,
+            scrub: self.duration_or(&file.scrub, "storage.scrub", Duration::from_secs(14 * 24 * 3600))?,
+        })
+    }
+
+    fn line(&self, span: Range<usize>) -> usize {
+        let end = span.start.min(self.text.len());
+        self.text.as_bytes()[..end].iter().filter(|&&byte| byte == b'\n').count() + 1
+    }
+
+    /// The parser's message with the key it is about, which TOML errors of a wrong type leave out.
+    fn describe(&self, error: &toml::de::Error) -> String {
+        let message = error.message().trim_end();
+        let Some(span) = error.span() else { return message.to_owned() };
+        let start = self.text[..span.start.min(self.text.len())].rfind('\n').map_or(0, |at| at + 1);
+        let line = self.text[start..].lines().next().unwrap_or_default();
+        match line.split_once('=') {
+            Some((key, _)) => format!("{}: {message}", key.trim()),
+            None => message.to_owned(),
+        }
+    }
+
+    fn value(&self, span: Range<usize>, key: &'static str, message: impl Into<String>) -> ConfigError {
+        ConfigError::Value { file: self.file.clone(), line: self.line(span), key, message: message.into() }
+    }
+
+    fn address(&self, text: &Spanned<String>, key: &'static str) -> Result<SocketAddr, ConfigError> {
+        let parsed = text.get_ref().parse();
+        parsed.map_err(|_| self.value(text.span(), key, format!("{:?} is not ADDRESS:PORT", text.get_ref())))
+    }
+
+    /// Valv's own services carry keys, and their channel is not encrypted before the cluster has certificates.
+    fn loopback(&self, text: &Spanned<String>, key: &'static str) -> Result<SocketAddr, ConfigError> {
+        let address = self.address(text, key)?;
+        if !address.ip().is_loopback() {
+            return Err(self.value(
+                text.span(),
+                key,
+                format!("{address} is not a loopback address: refused without mTLS"),
+            ));
+        }
+        Ok(address)
+    }
+
+    fn loopback_url(&self, text: &Spanned<String>, key: &'static str) -> Result<String, ConfigError> {
+        let bare = text.get_ref().strip_prefix("http://").unwrap_or(text.get_ref()).trim_end_matches('/');
+        let address = self.loopback(&Spanned::new(text.span(), bare.to_owned()), key)?;
+        Ok(format!("http://{address}"))
+    }
+
+    fn loopback_urls(&self, texts: &[Spanned<String>], key: &'static str) -> Result<Vec<String>, ConfigError> {
+        texts.iter().map(|text| self.loopback_url(text, key)).collect()
+    }
+
+    fn bytes(&self, text: &Spanned<String>, key: &'static str) -> Result<u64, ConfigError> {
+        parse_bytes(text.get_ref())
+            .ok_or_else(|| self.value(text.span(), key, format!("{:?} is not a size such as 512MiB", text.get_ref())))
+    }
+
+    fn duration_or(
+        &self,
+        text: &Option<Spanned<String>>,
+        key: &'static str,
+        default: Duration,
+    ) -> Result<Duration, ConfigError> {
+        let Some(text) = text else { return Ok(default) };
+        parse_duration(text.get_ref()).ok_or_else(|| {
+            self.value(text.span(), key, format!("{:?} is not a time such as 30s, 24h or 14d", text.get_ref()))
+        })
+    }
+}
+
+/// Reads `512MiB`, `1GiB`, `100kB` or plain bytes.
+pub(crate) fn parse_bytes(text: &str) -> Option<u64> {
+    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = text.split_at(digits);
+    let factor = match unit.trim() {
+        "" | "B" => 1,
+        "kB" | "KB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        "TiB" => 1 << 40,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+/// Reads `500ms`, `30s`, `10m`, `24h` or `14d`.
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
+    let digits = text.find(|c: char| !c.is_ascii_digit())?;
+    let (number, unit) = text.split_at(digits);
+    let number: u64 = number.parse().ok()?;
+    match unit.trim() {
+        "ms" => Some(Duration::from_millis(number)),
+        "s" => Some(Duration::from_secs(number)),
+        "m" => number.checked_mul(60).map(Duration::from_secs),
+        "h" => number.checked_mul(3600).map(Duration::from_secs),
+        "d" => number.checked_mul(86_400).map(Duration::from_secs),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    fn check(text: &str) -> Result<Config, ConfigError> {
+        Source { file: PathBuf::from("valv.toml"), text }.check(Overrides::default())
+    }
+
+    #[test]
+    fn no_file_gives_all_roles_over_six_disks() {
+        let config = check("").unwrap();
+        assert_eq!(config.roles, Role::ALL);
+        assert_eq!(config.storage.disks.len(), 6);
+        assert_eq!(config.storage.disks[5], PathBuf::from("valv-data/disks/d5"));
+        assert_eq!(config.gateway.listen, [DEFAULT_LISTEN.parse().unwrap()]);
+        assert_eq!((config.metadata.k, config.metadata.m), (4, 2));
+    }
+
+    #[test]
+    fn errors_name_file_line_and_key() {
+        for (text, expected) in [
+            ("data = 'x'\nrols = []", "valv.toml:2: rols: unknown field `rols`"),
+            ("\nroles = []", "valv.toml:2: roles: name at least one"),
+            ("roles = ['cook']", "valv.toml:1: roles: unknown variant `cook`"),
+            ("[gateway]\nlisten = 'nowhere'", "valv.toml:2: gateway.listen: \"nowhere\" is not ADDRESS:PORT"),
+            ("[gateway]\nregion = 7", "valv.toml:2: region: invalid type"),
+            ("memory_budget = '12 parsecs'", "valv.toml:1: memory_budget: \"12 parsecs\" is not a size"),
+            ("memory_budget = '1MiB'", "valv.toml:1: memory_budget: at least 128MiB"),
+            ("[metadata]\ntrash = 'soon'", "valv.toml:2: metadata.trash: \"soon\" is not a time"),
+            ("[metadata]\nlisten = '10.0.0.1:9101'", "valv.toml:2: metadata.listen: 10.0.0.1:9101 is not a loopback"),
+            ("[storage]\ndisks = []", "valv.toml:2: storage.disks: name at least one folder"),
+            (
+                "[storage]\n\ndisks = ['/a/x', '/b/x']",
+                "valv.toml:3: storage.disks: the folders' last names must differ",
+            ),
+            ("roles = ['gateway']", "valv.toml:1: gateway.metadata: needed"),
+            ("roles = ['storage']", "valv.toml:1: cluster: needed"),
+            ("data = ", "valv.toml:1: data: "),
+        ] {
+            let error = check(text).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn sizes_and_times_are_read_with_their_units() {
+        assert_eq!(parse_bytes("512MiB"), Some(512 << 20));
+        assert_eq!(parse_bytes("7"), Some(7));
+        assert_eq!(parse_bytes("7 bananas"), None);
+        assert_eq!(parse_bytes("99999999999TiB"), None);
+        assert_eq!(parse_duration("14d"), Some(Duration::from_secs(14 * 86_400)));
+        assert_eq!(parse_duration("0s"), Some(Duration::ZERO));
+        assert_eq!(parse_duration("10"), None);
+    }
+
+    #[test]
+    fn a_secret_does_not_print_itself() {
+        let config =
+            check("[[users]]\nname='a'\nproject='p'\naccess_key_id='AKIA'\nsecret_access_key='hush-hush'").unwrap();
+        assert!(!format!("{config:?}").contains("hush"));
+    }
+}

@@ -1,0 +1,247 @@
+//! The admin service of a running server, on its Unix socket.
+
+use super::Serving;
+use super::first_start::DataFolder;
+use super::metadata::Metadata;
+use super::storage::Storage;
+use crate::admin::{ADMIN_MESSAGE_BYTES_MAX, socket_path};
+use crate::config::Config;
+use anyhow::Context;
+use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
+use std::pin::Pin;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status};
+use valv_metadata::MetadataService;
+use valv_metadata_api::{EnsurePrincipal, Metadata as MetadataApi, Secret};
+use valv_proto::admin::v1 as wire;
+use valv_proto::admin::v1::admin_server::{Admin, AdminServer};
+use valv_repair::{Census, RepairService};
+use valv_shard_api::{DiskState, DiskStatus, ShardStore};
+use valv_types::AccessKeyId;
+
+/// Serves the admin service in the data folder.
+pub(crate) fn serve_admin(
+    config: &Config,
+    folder: &DataFolder,
+    storage: Option<&Storage>,
+    metadata: Option<&Metadata>,
+) -> anyhow::Result<Serving> {
+    let path = socket_path(&folder.path);
+    // Left by a server that was killed; the folder's lock says that none is running.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).with_context(|| format!("binding {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("protecting {}", path.display()))?;
+    let service = AdminService {
+        cluster: folder.identity.cluster.to_string(),
+        roles: config.roles.iter().map(|role| role.name().to_owned()).collect(),
+        shards: storage.map(Storage::shards).or_else(|| metadata.map(|metadata| metadata.shards.clone())),
+        metadata: metadata.map(|metadata| metadata.service.clone()),
+        repair: metadata.map(|metadata| metadata.repair.clone()),
+    };
+    let cancel = CancellationToken::new();
+    let stopped = cancel.clone();
+    Ok(Serving::spawn(cancel, async move {
+        let served = tonic::transport::Server::builder()
+            .add_service(AdminServer::new(service).max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the admin service ended");
+        }
+    }))
+}
+
+/// Answers from whatever roles this process has.
+struct AdminService {
+    cluster: String,
+    roles: Vec<String>,
+    shards: Option<Arc<dyn ShardStore>>,
+    metadata: Option<Arc<MetadataService>>,
+    repair: Option<Arc<RepairService>>,
+}
+
+impl AdminService {
+    #[allow(clippy::result_large_err, reason = "tonic's error type")]
+    fn metadata(&self) -> Result<&Arc<MetadataService>, Status> {
+        self.metadata
+            .as_ref()
+            .ok_or_else(|| Status::failed_precondition("this process has no metadata role: ask the one that has"))
+    }
+}
+
+#[tonic::async_trait]
+impl Admin for AdminService {
+    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
+        let disks = match &self.shards {
+            Some(shards) => shards.disks().await.map_err(|error| Status::unavailable(error.to_string()))?,
+            None => vec![],
+        };
+        let mut reply = wire::StatusReply {
+            cluster: self.cluster.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            roles: self.roles.clone(),
+            disks: disks.iter().map(disk_message).collect(),
+            ..Default::default()
+        };
+        if let Some(repair) = &self.repair {
+            let status = repair.status();
+            reply.census = status.last_census.as_ref().map(census_message);
+            reply.repair_queue = status.queue;
+            reply.shards_repaired = status.shards_rebuilt;
+            reply.bytes_repaired = status.bytes_rebuilt;
+            reply.healthy = status.healthy;
+        }
+        Ok(Response::new(reply))
+    }
+
+    type CensusStream = Pin<Box<dyn Stream<Item = Result<wire::CensusProgress, Status>> + Send>>;
+
+    async fn census(&self, _: Request<wire::CensusRequest>) -> Result<Response<Self::CensusStream>, Status> {
+        let repair = self
+            .repair
+            .clone()
+            .ok_or_else(|| Status::failed_precondition("this process has no metadata role: ask the one that has"))?;
+        let result = repair.census_now().await.map_err(|error| Status::unavailable(error.to_string()))?;
+        let done = wire::CensusProgress { census: Some(census_message(&result)), finished: true };
+        Ok(Response::new(Box::pin(tokio_stream::once(Ok(done)))))
+    }
+
+    type ExportMetadataStream = Pin<Box<dyn Stream<Item = Result<wire::ExportedBytes, Status>> + Send>>;
+
+    async fn export_metadata(
+        &self,
+        _: Request<wire::ExportMetadataRequest>,
+    ) -> Result<Response<Self::ExportMetadataStream>, Status> {
+        let service = self.metadata()?.clone();
+        // The exporter writes as a blocking writer does, so it has a thread of its own; what it has written waits in a
+        // bounded channel for a second one, which hands it to the client at the client's pace.
+        let (written, to_send) = std::sync::mpsc::sync_channel(PIECES_MAX);
+        let (sender, pieces) = mpsc::channel(1);
+        let runtime = tokio::runtime::Handle::current();
+        tokio::task::spawn_blocking(move || {
+            let mut out = PieceWriter { sender: written, piece: Vec::with_capacity(PIECE_BYTES) };
+            let exported = runtime.block_on(service.export_all(&mut out)).map_err(|error| error.to_string());
+            if let Err(error) = exported.and_then(|_| out.flush().map_err(|error| error.to_string())) {
+                // If the client has gone, nobody is left to tell.
+                let _ = out.sender.send(Err(Status::internal(error)));
+            }
+        });
+        tokio::task::spawn_blocking(move || {
+            while let Ok(piece) = to_send.recv() {
+                if sender.blocking_send(piece).is_err() {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
+    }
+
+    async fn ensure_user(
+        &self,
+        request: Request<wire::EnsureUserRequest>,
+    ) -> Result<Response<wire::EnsureUserReply>, Status> {
+        let request = request.into_inner();
+        let access_key =
+            AccessKeyId::new(request.access_key_id).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        if request.name.is_empty() || request.project.is_empty() || request.namespace.is_empty() {
+            return Err(Status::invalid_argument("name, project and namespace must not be empty"));
+        }
+        let display_name = if request.display_name.is_empty() { request.name.clone() } else { request.display_name };
+        let principal = EnsurePrincipal {
+            user_name: request.name,
+            display_name,
+            email: request.email,
+            canonical_id: request.canonical_id,
+            project_name: request.project,
+            namespace_name: request.namespace,
+            access_key,
+            secret: Secret::new(request.secret_access_key.to_vec()),
+        };
+        let made = self
+            .metadata()?
+            .ensure_principal(principal)
+            .await
+            .map_err(|error| Status::failed_precondition(error.to_string()))?;
+        Ok(Response::new(wire::EnsureUserReply {
+            user: made.user.to_string(),
+            project: made.project.to_string(),
+            changed: made.changed,
+        }))
+    }
+}
+
+/// Bytes of one exported message.
+const PIECE_BYTES: usize = 1 << 20;
+/// Messages that may wait for a slow client: 8 MiB.
+const PIECES_MAX: usize = 8;
+
+/// Turns an exporter's writes into messages.
+struct PieceWriter {
+    sender: std::sync::mpsc::SyncSender<Result<wire::ExportedBytes, Status>>,
+    piece: Vec<u8>,
+}
+
+impl Write for PieceWriter {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.piece.extend_from_slice(bytes);
+        if self.piece.len() >= PIECE_BYTES {
+            self.flush()?;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        if self.piece.is_empty() {
+            return Ok(());
+        }
+        let piece = std::mem::replace(&mut self.piece, Vec::with_capacity(PIECE_BYTES));
+        let message = wire::ExportedBytes { json_lines: piece.into() };
+        let sent = self.sender.send(Ok(message));
+        sent.map_err(|_| std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the client has gone"))
+    }
+}
+
+fn disk_message(disk: &DiskStatus) -> wire::DiskStatus {
+    let state = match disk.state {
+        DiskState::Online => "online",
+        DiskState::Full => "full",
+        DiskState::ReadOnly => "read-only",
+        DiskState::Absent => "absent",
+    };
+    wire::DiskStatus {
+        disk: disk.disk.to_string(),
+        name: disk.name.clone(),
+        state: state.to_owned(),
+        reason: disk.reason.clone(),
+        capacity_bytes: disk.capacity_bytes,
+        free_bytes: disk.free_bytes,
+        shards: disk.shards,
+        live_bytes: disk.live_bytes,
+        quarantined: disk.quarantined,
+    }
+}
+
+fn census_message(census: &Census) -> wire::Census {
+    wire::Census {
+        ended_micros: census.ended.0,
+        blobs: census.blobs,
+        chunks: census.chunks,
+        shards_expected: census.shards_expected,
+        shards_present: census.shards_present,
+        shards_missing: census.shards_missing,
+        shards_quarantined: census.shards_quarantined,
+        shards_unreachable: census.shards_unreachable,
+    }
+}

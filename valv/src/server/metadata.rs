@@ -1,0 +1,236 @@
+//! The metadata role: the store and its mirror, the service over it, and its background work.
+
+use super::first_start::DataFolder;
+use super::storage::Storage;
+use super::{KEYS_FOLDER, METADATA_FOLDER, ROOT_KEY_FILE, Serving, Shards, credentials, remote, repair};
+use crate::config::{Config, UserSection};
+use anyhow::{Context, bail};
+use prometheus::Registry;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tokio_util::sync::CancellationToken;
+use valv_codec::RootKey;
+use valv_metadata::store::{MIRROR_KEY_PURPOSE, MirrorConfig, RocksConfig, RocksMetaStore, Start};
+use valv_metadata::{BootstrapConfig, KeyStore, MetadataConfig, MetadataService, RootKeyFile};
+use valv_metadata_api::{EnsurePrincipal, GetUser, Metadata as MetadataApi, MetadataError, Secret};
+use valv_repair::RepairService;
+use valv_types::AccessKeyId;
+
+/// The user, project and namespace that the first start makes.
+const FIRST_USER: &str = "admin";
+const FIRST_PROJECT: &str = "default";
+const FIRST_NAMESPACE: &str = "default";
+/// Placement groups of the first pool: enough to be spread over many more disks later, few enough to be listed.
+const PLACEMENT_GROUPS: u32 = 16;
+/// How long a start waits for the storage nodes that it needs, before it says what it lacks.
+const DISKS_WAIT_MAX: Duration = Duration::from_secs(60);
+
+/// The running role.
+pub(crate) struct Metadata {
+    /// The service.
+    pub(crate) service: Arc<MetadataService>,
+    /// Census, repair and reclaim.
+    pub(crate) repair: Arc<RepairService>,
+    /// The disks, as this role reaches them.
+    pub(crate) shards: Shards,
+    /// The key of the first project, if this start gave or made one.
+    pub(crate) first_key: Option<FirstKey>,
+    /// Where the metadata service listens, if it does.
+    pub(crate) address: Option<SocketAddr>,
+    serving: Option<Serving>,
+    store: Arc<RocksMetaStore>,
+    background: Serving,
+}
+
+/// An access key to show to the person who started the server.
+pub(crate) struct FirstKey {
+    /// Its public half.
+    pub(crate) access_key_id: String,
+    /// Its secret, if Valv made it: it is shown this once.
+    pub(crate) shown_secret: Option<String>,
+}
+
+impl Metadata {
+    /// The service behind the trait that everybody else knows.
+    pub(crate) fn api(&self) -> Arc<dyn MetadataApi> {
+        self.service.clone()
+    }
+
+    /// Stops serving, then background work, then the store.
+    pub(crate) async fn stop(self) {
+        if let Some(serving) = self.serving {
+            serving.stop().await;
+        }
+        self.repair.stop().await;
+        self.background.stop().await;
+        if let Err(error) = self.store.shutdown().await {
+            tracing::error!(%error, "the metadata store did not close cleanly; the next start recovers it");
+        }
+    }
+}
+
+/// Opens keys and store, makes the first project if there is none, and starts what the role does.
+pub(crate) async fn start(
+    config: &Config,
+    folder: &DataFolder,
+    storage: Option<&Storage>,
+    registry: &Registry,
+) -> anyhow::Result<Metadata> {
+    let section = &config.metadata;
+    let shards = match storage {
+        Some(storage) => storage.shards(),
+        None => remote::shards(&section.storage).await?,
+    };
+    let root = root_key(&folder.path, folder.is_first_start())?;
+    let keys = KeyStore::open(&folder.path.join(KEYS_FOLDER), root.clone())?;
+
+    let start = if folder.is_first_start() { Start::First } else { Start::Again };
+    let mut mirror = MirrorConfig::new(shards.clone(), root.system_record_key(MIRROR_KEY_PURPOSE));
+    mirror.copies = section.m + 1;
+    let store = RocksMetaStore::open(RocksConfig::new(folder.path.join(METADATA_FOLDER), start), Some(mirror))
+        .await
+        .context("opening the metadata store")?;
+    let service_config = MetadataConfig { trash_secs: section.trash.as_secs(), ..MetadataConfig::default() };
+    let service = MetadataService::open(service_config, store.clone(), keys).await?;
+    bootstrap(&service, service_config.cell, config, folder, &shards).await?;
+    let first_key = ensure_first_key(&service).await?;
+    for user in &config.users {
+        ensure_user(&service, user).await.with_context(|| format!("[[users]] {:?}", user.name))?;
+    }
+
+    let cancel = CancellationToken::new();
+    let task = service.start_background(cancel.clone());
+    let background = Serving::adopt(cancel, task);
+    let repair = repair::start(config, service.clone(), shards.clone(), storage, registry)?;
+    let (address, serving) = match section.listen {
+        None => (None, None),
+        Some(address) => {
+            let (address, serving) = serve(address, service.clone()).await?;
+            (Some(address), Some(serving))
+        }
+    };
+    Ok(Metadata { service, repair, shards, first_key, address, serving, store, background })
+}
+
+fn root_key(data: &Path, is_first_start: bool) -> anyhow::Result<RootKey> {
+    let path = data.join(ROOT_KEY_FILE);
+    if is_first_start {
+        return Ok(RootKeyFile::load_or_create(&path)?);
+    }
+    // Never made anew: a new root key would open nothing of what is there.
+    RootKeyFile::load(&path).context("the root key is needed: put it back with `valv key restore`")
+}
+
+async fn bootstrap(
+    service: &MetadataService,
+    cell: valv_types::CellId,
+    config: &Config,
+    folder: &DataFolder,
+    shards: &Shards,
+) -> anyhow::Result<()> {
+    if service.get_cluster_map(valv_metadata_api::Empty {}).await.is_ok() {
+        return Ok(());
+    }
+    let need = usize::from(config.metadata.k) + usize::from(config.metadata.m);
+    let disks = wait_for_disks(shards, need).await?;
+    let made = BootstrapConfig {
+        cluster: folder.identity.cluster,
+        cell,
+        disks,
+        k: config.metadata.k,
+        m: config.metadata.m,
+        pg_count: PLACEMENT_GROUPS,
+    };
+    service.bootstrap(made).await.context("making the first pool")?;
+    Ok(())
+}
+
+/// The ids of all disks, once at least `need` are known.
+async fn wait_for_disks(shards: &Shards, need: usize) -> anyhow::Result<Vec<valv_types::DiskId>> {
+    let deadline = tokio::time::Instant::now() + DISKS_WAIT_MAX;
+    loop {
+        let known = shards.disks().await.unwrap_or_default();
+        if known.len() >= need {
+            return Ok(known.into_iter().map(|disk| disk.disk).collect());
+        }
+        if tokio::time::Instant::now() >= deadline {
+            bail!("the pool needs {need} disks, and the storage nodes that answer have {}", known.len());
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+}
+
+/// The access key of the first project: the one in the environment, or a generated one if there is no user yet.
+async fn ensure_first_key(service: &MetadataService) -> anyhow::Result<Option<FirstKey>> {
+    let given = (std::env::var("VALV_ACCESS_KEY_ID").ok(), std::env::var("VALV_SECRET_ACCESS_KEY").ok());
+    let (access_key_id, secret, is_generated) = match given {
+        (Some(id), Some(secret)) => (id, secret, false),
+        (None, None) => match service.get_user(GetUser::Name(FIRST_USER.to_owned())).await {
+            Ok(_) => return Ok(None),
+            Err(MetadataError::NoSuchUser) => {
+                (credentials::generate_access_key_id()?, credentials::generate_secret()?, true)
+            }
+            Err(error) => return Err(error.into()),
+        },
+        _ => bail!("VALV_ACCESS_KEY_ID and VALV_SECRET_ACCESS_KEY go together: one of them is not set"),
+    };
+    if secret.len() < SECRET_LEN_MIN {
+        bail!("VALV_SECRET_ACCESS_KEY must have at least {SECRET_LEN_MIN} characters");
+    }
+    let principal = EnsurePrincipal {
+        user_name: FIRST_USER.to_owned(),
+        display_name: FIRST_USER.to_owned(),
+        email: String::new(),
+        canonical_id: String::new(),
+        project_name: FIRST_PROJECT.to_owned(),
+        namespace_name: FIRST_NAMESPACE.to_owned(),
+        access_key: AccessKeyId::new(access_key_id.as_str()).context("VALV_ACCESS_KEY_ID")?,
+        secret: Secret::new(secret.clone().into_bytes()),
+    };
+    service.ensure_principal(principal).await?;
+    Ok(Some(FirstKey { access_key_id, shown_secret: is_generated.then_some(secret) }))
+}
+
+/// A shorter one could be guessed from the signatures that it makes.
+const SECRET_LEN_MIN: usize = 8;
+
+async fn ensure_user(service: &MetadataService, user: &UserSection) -> anyhow::Result<()> {
+    if user.secret_access_key.0.len() < SECRET_LEN_MIN {
+        bail!("secret_access_key must have at least {SECRET_LEN_MIN} characters");
+    }
+    let display_name = if user.display_name.is_empty() { &user.name } else { &user.display_name };
+    let principal = EnsurePrincipal {
+        user_name: user.name.clone(),
+        display_name: display_name.clone(),
+        email: user.email.clone(),
+        canonical_id: user.canonical_id.clone(),
+        project_name: user.project.clone(),
+        namespace_name: user.namespace.clone(),
+        access_key: AccessKeyId::new(user.access_key_id.as_str()).context("access_key_id")?,
+        secret: Secret::new(user.secret_access_key.0.clone().into_bytes()),
+    };
+    service.ensure_principal(principal).await?;
+    Ok(())
+}
+
+async fn serve(address: SocketAddr, service: Arc<MetadataService>) -> anyhow::Result<(SocketAddr, Serving)> {
+    let listener = TcpListener::bind(address).await.with_context(|| format!("metadata: binding {address}"))?;
+    let bound = listener.local_addr()?;
+    let cancel = CancellationToken::new();
+    let stopped = cancel.clone();
+    let serving = Serving::spawn(cancel, async move {
+        let served = tonic::transport::Server::builder()
+            .tcp_nodelay(true)
+            .add_service(valv_metadata::grpc::MetadataServer::new(service).into_server())
+            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the metadata service ended");
+        }
+    });
+    Ok((bound, serving))
+}
