@@ -25,7 +25,10 @@ def records(extent: pathlib.Path):
     while at + 128 <= len(data):
         head = data[at : at + 128]
         if head[:4] != b"VREC":
-            at += 64
+            found = data.find(b"VREC", at + 1)
+            if found < 0:
+                return
+            at = max(at + 64, found // 64 * 64)
             continue
         size = int.from_bytes(head[88:92], "big")
         table = 32 * -(-size // 16384)

@@ -80,7 +80,10 @@ def md5_hex(data: bytes) -> str:
 
 
 class Server:
-    """One `valv server` process and the folder it works on."""
+    """One `valv server` process and the folder it works on.
+
+    `env` goes over the environment; a value of None takes a variable out of it.
+    """
 
     def __init__(self, folder: pathlib.Path, config: str | None = None, name: str = "valv", env: dict | None = None):
         self.folder = pathlib.Path(folder)
@@ -99,6 +102,10 @@ class Server:
     def log_path(self) -> pathlib.Path:
         return self.folder / f"{self.name}.log"
 
+    def announcement(self) -> str:
+        """What this start printed on standard output."""
+        return self._out_path().read_text()
+
     def _out_path(self) -> pathlib.Path:
         return self.folder / f"{self.name}.{self.starts}.out"
 
@@ -114,7 +121,7 @@ class Server:
             path.write_text(self.config)
             command += ["--config", str(path)]
         env = {**os.environ, "VALV_ACCESS_KEY_ID": ACCESS_KEY, "VALV_SECRET_ACCESS_KEY": SECRET_KEY, **self.env}
-        env.setdefault("RUST_BACKTRACE", "1")
+        env = {"RUST_BACKTRACE": "1", **{name: value for name, value in env.items() if value is not None}}
         with open(self.log_path, "ab") as log, open(self._out_path(), "wb") as out:
             log.write(f"---- start {self.starts}: {' '.join(command)}\n".encode())
             log.flush()
@@ -130,7 +137,7 @@ class Server:
         def announced():
             if self.process.poll() is not None:
                 raise ServerEnded(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
-            text = self._out_path().read_text()
+            text = self.announcement()
             self.announced = dict(re.findall(r"^(endpoint|metadata|storage) = (http\S+)$", text, re.M))
             return ready in self.announced
 
