@@ -15,4 +15,4 @@ for _ in $(seq 300); do
     sleep 0.1
 done
 endpoint=$(sed -n 's/^endpoint = //p' "$folder/out" | head -1)
-"$valv" bench --endpoint "$endpoint" --access-key "$VALV_ACCESS_KEY_ID" --secret-key "$VALV_SECRET_ACCESS_KEY" --server-pid "$server" "$@"
+"$valv" bench --endpoint "$endpoint" --server-pid "$server" "$@"

@@ -28,6 +28,13 @@ MIB = 1 << 20
 # Generous: the machine may be busy with a build. Nothing waits this long when things are right.
 PATIENCE_S = 60.0
 
+# The user's own proxies, certificates and cloud settings must not reach the programs under test.
+for _name in list(os.environ):
+    if _name.upper().startswith(("AWS_", "RCLONE_", "RESTIC_", "S3_", "VALV_ACCESS", "VALV_SECRET", "VALV_LOG")) or _name.lower() in (
+        "http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "ssl_cert_file", "ssl_cert_dir", "curl_ca_bundle",
+    ):  # fmt: skip
+        del os.environ[_name]
+
 
 def binary() -> str:
     found = os.environ.get("VALV_BIN")

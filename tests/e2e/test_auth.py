@@ -234,7 +234,6 @@ def test_a_refused_chunked_body_stores_nothing(shared, s3, bucket, case):
         headers=streaming(len(BODY), **extra),
         payload_hash=mode,
         body=body,
-        half_close=True,
     )
     assert response is not None and 400 <= response.status < 500, response
     if code is not None:
@@ -281,6 +280,8 @@ def test_an_unknown_operation_is_not_implemented(shared, bucket):
 
 
 def test_presigned_urls_work_until_they_expire_and_only_for_what_they_say(shared, s3, bucket, folder):
+    # For us-east-1 botocore still presigns with version 2 of the protocol unless told otherwise.
+    s3 = shared.s3(signature_version="s3v4")
     s3.put_object(Bucket=bucket, Key="a b/ü", Body=b"content")
     url = s3.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "a b/ü"}, ExpiresIn=60)
     assert harness.run("curl", "-sf", url).stdout == "content"

@@ -195,13 +195,13 @@ def test_disks_with_anything_on_them_are_never_initialised(filled):
 
 
 def overwrite_randomly(folder, chance):
-    """Random garbage over a tenth of every extent."""
+    """Random garbage over some tenths of what every extent holds, its header included."""
     for extent in disks.extents(folder):
-        size = extent.stat().st_size
+        end = max((payload + size for _, _, _, payload, size in disks.records(extent)), default=4096)
         with open(extent, "r+b") as file:
             for _ in range(40):
-                length = chance.randrange(1, max(2, size // 400))
-                file.seek(chance.randrange(0, max(1, size - length)))
+                length = chance.randrange(1, max(2, end // 50))
+                file.seek(chance.randrange(0, max(1, end - length)))
                 file.write(chance.randbytes(length))
 
 

@@ -60,9 +60,11 @@ def test_keys_are_bytes_as_given(s3, bucket):
         for entry in page["Contents"]
     ]
     assert listed == sorted(KEYS, key=str.encode)
-    for key in KEYS[: len(KEYS) // 2]:
+    # XML 1.0 has no control characters, so these keys can't be named in a DeleteObjects document or its answer.
+    alone = [key for key in KEYS if any(ord(char) < 32 for char in key)]
+    for key in alone:
         s3.delete_object(Bucket=bucket, Key=key)
-    rest = KEYS[len(KEYS) // 2 :]
+    rest = [key for key in KEYS if key not in alone]
     answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": key} for key in rest]})
     assert sorted(entry["Key"] for entry in answer["Deleted"]) == sorted(rest)
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 0

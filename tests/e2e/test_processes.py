@@ -81,20 +81,20 @@ def test_an_identity_that_is_missing_is_not_made_anew_over_data(server):
 
 
 def test_a_missing_root_key_is_not_made_anew_over_data(server):
-    server.s3().create_bucket(Bucket="b")
+    server.s3().create_bucket(Bucket="bkt")
     assert server.terminate() == 0
     (server.data / "root.key").rename(server.folder / "root.key")
     ended(server)
     assert not (server.data / "root.key").exists()
     (server.folder / "root.key").rename(server.data / "root.key")
     server.start()
-    server.s3().head_bucket(Bucket="b")
+    server.s3().head_bucket(Bucket="bkt")
 
 
 def test_keys_are_restored_from_a_backup(server):
     s3 = server.s3()
-    s3.create_bucket(Bucket="b")
-    s3.put_object(Bucket="b", Key="k", Body=b"precious" * 10_000)
+    s3.create_bucket(Bucket="bkt")
+    s3.put_object(Bucket="bkt", Key="k", Body=b"precious" * 10_000)
     (server.folder / "pass").write_text("correct horse\n")
     words = ["--passphrase-file", server.folder / "pass"]
     server.valv("key", "backup", "--out", server.folder / "backup", *words)
@@ -103,17 +103,17 @@ def test_keys_are_restored_from_a_backup(server):
     harness.remove_tree(server.data / "keys")
     server.valv("key", "restore", "--from", server.folder / "backup", *words)
     server.start()
-    assert server.s3().get_object(Bucket="b", Key="k")["Body"].read() == b"precious" * 10_000
+    assert server.s3().get_object(Bucket="bkt", Key="k")["Body"].read() == b"precious" * 10_000
 
 
 def test_http_keeps_connections_and_answers_head_without_body(server):
     import rawhttp
 
-    server.s3().create_bucket(Bucket="b")
+    server.s3().create_bucket(Bucket="bkt")
     with rawhttp.Connection(server) as connection:
         for _ in range(3):
-            headers = rawhttp.Signer().headers("HEAD", "/b", [], {"host": connection.host}, rawhttp.EMPTY_SHA256)
-            connection.send_head("HEAD", "/b", headers)
+            headers = rawhttp.Signer().headers("HEAD", "/bkt", [], {"host": connection.host}, rawhttp.EMPTY_SHA256)
+            connection.send_head("HEAD", "/bkt", headers)
             assert connection.read_response(head_only=True).status == 200
 
 

@@ -51,8 +51,8 @@ def test_planted_markers_are_nowhere(make_server):
 
 def test_the_root_key_is_in_its_file_alone_and_only_its_owner_reads_it(make_server):
     server = make_server(config='[storage]\nextent = "16MiB"\n')
-    server.s3().create_bucket(Bucket="b")
-    server.s3().put_object(Bucket="b", Key="k", Body=b"x")
+    server.s3().create_bucket(Bucket="bkt")
+    server.s3().put_object(Bucket="bkt", Key="k", Body=b"x")
     root = server.data / "root.key"
     assert stat.S_IMODE(os.stat(root).st_mode) == 0o600
     assert stat.S_IMODE(os.stat(server.data).st_mode) & 0o077 == 0
@@ -67,8 +67,8 @@ def test_the_root_key_is_in_its_file_alone_and_only_its_owner_reads_it(make_serv
 
 def test_errors_say_nothing_about_what_is_inside(server):
     s3 = server.s3()
-    s3.create_bucket(Bucket="b")
-    s3.put_object(Bucket="b", Key="k", Body=MARKER * 10_000)
-    response = rawhttp.request(server, "GET", "/b/k", signer=rawhttp.Signer(secret_key="wrong"))
+    s3.create_bucket(Bucket="bkt")
+    s3.put_object(Bucket="bkt", Key="k", Body=MARKER * 10_000)
+    response = rawhttp.request(server, "GET", "/bkt/k", signer=rawhttp.Signer(secret_key="wrong"))
     assert response.status == 403 and MARKER not in response.body
     assert harness.SECRET_KEY.encode() not in response.body
