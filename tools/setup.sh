@@ -30,7 +30,7 @@ apt_install() {
     fi
     apt_update
     # shellcheck disable=SC2086
-    DEBIAN_FRONTEND=noninteractive as_root apt-get install -y -qq --no-install-recommends $wanted >/dev/null
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $wanted >/dev/null
 }
 
 # nginx is unpacked, not installed: an installed one would start at every boot of a developer's machine.

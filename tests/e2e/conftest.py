@@ -1,4 +1,4 @@
-"""Fixtures: servers that end with their test, whose logs are shown when it fails, and that never panic."""
+"""Fixtures: servers that end with their test, whose logs are shown when it fails, that never panic and log no secret."""
 
 import os
 import pathlib
@@ -23,11 +23,11 @@ def pytest_runtest_makereport(item, call):
 
 
 @pytest.fixture(autouse=True)
-def no_panics():
-    """A panic in any server fails the test during which it happened."""
+def clean_logs():
+    """A panic or a secret in any server's log fails the test during which it got there."""
     yield
     for server in _servers:
-        server.assert_no_panic()
+        server.assert_clean_log()
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ def make_server(folder):
     yield make
     for server in made:
         server.kill()
-        server.assert_no_panic()
+        server.assert_clean_log()
         _servers.remove(server)
 
 
@@ -79,7 +79,7 @@ def shared(module_folder):
     server.start()
     yield server
     try:
-        server.assert_no_panic()
+        server.assert_clean_log()
         assert server.terminate() == 0
     finally:
         server.kill()

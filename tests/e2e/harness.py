@@ -4,6 +4,7 @@ Nothing here sleeps and hopes: `wait_until` polls a condition. Every server has 
 port, and is killed when its test ends.
 """
 
+import atexit
 import contextlib
 import hashlib
 import json
@@ -86,6 +87,16 @@ def md5_hex(data: bytes) -> str:
     return hashlib.md5(data).hexdigest()
 
 
+_at_exit: set["Server"] = set()
+
+
+@atexit.register
+def _kill_what_is_left():
+    """Whatever way the test run ends, no server outlives it."""
+    for server in _at_exit:
+        server.kill()
+
+
 class Server:
     """One `valv server` process and the folder it works on.
 
@@ -120,6 +131,7 @@ class Server:
         """Starts the process without waiting for it to be ready."""
         assert self.process is None or self.process.poll() is not None, "the server runs already"
         self.starts += 1
+        _at_exit.add(self)
         command = [binary(), "server", "--data", str(self.data)]
         if self.config is None or "[gateway]" in self.config or "roles" not in self.config:
             command += ["--listen", "127.0.0.1:0"]
@@ -201,9 +213,17 @@ class Server:
     def log_tail(self, lines: int = 60) -> str:
         return "\n".join(self.log().splitlines()[-lines:])
 
-    def assert_no_panic(self):
+    def assert_clean_log(self):
+        """No panic, and no secret: neither the configured ones nor one that the server made and printed once."""
+        secrets = {SECRET_KEY}
+        for start in range(1, self.starts + 1):
+            out = self.folder / f"{self.name}.{start}.out"
+            if out.exists():
+                secrets.update(re.findall(r"^secret_access_key = (\S+)$", out.read_text(), re.M))
         for number, line in enumerate(self.log().splitlines(), 1):
             assert "panicked at" not in line, f"{self.log_path}:{number}: {line}"
+            for secret in secrets:
+                assert secret not in line, f"{self.log_path}:{number} holds a secret"
 
     def memory_bytes(self, field: str = "VmHWM") -> int:
         """Peak (VmHWM) or current (VmRSS) resident memory."""
