@@ -3,15 +3,23 @@
 //! This crate knows the metadata and shard APIs, never their insides: no RocksDB, no SQL, no disk format. S3's XML,
 //! headers and error codes live here and nowhere else.
 
+pub mod access;
 pub mod body;
 pub mod checksum;
+pub mod conditions;
 pub mod data;
 pub mod error;
 pub mod host;
 pub mod http_date;
 pub mod limits;
+mod metrics;
+mod ops;
 pub mod payload;
+pub mod range;
 pub mod request_id;
+pub mod router;
 pub mod server;
 pub mod sigv4;
+pub mod state;
 pub mod tls;
+pub mod xml;

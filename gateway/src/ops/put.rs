@@ -1,0 +1,58 @@
+//! PutObject.
+
+use super::context::Context;
+use super::get::written_headers;
+use super::headers::{attributes, lock_request};
+use super::receive::{Received, check_len, receive};
+use super::{Answer, status};
+use crate::access::Action;
+use crate::conditions::write_condition;
+use crate::payload::Payload;
+use http::StatusCode;
+use valv_metadata_api::{ChecksumAlgorithm, PutObject};
+use valv_types::CommitId;
+
+/// The checksum that an object gets if its client gives none, as AWS does since December 2024.
+pub(crate) const CHECKSUM_DEFAULT: ChecksumAlgorithm = ChecksumAlgorithm::Crc64Nvme;
+
+/// PUT of an object: stream, store, commit.
+pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
+    let expected = cx.expected_digests()?;
+    let condition = write_condition(&cx.headers)?;
+    let mut attributes = attributes(&cx.headers)?;
+    check_len(&payload)?;
+    let bucket = cx.bucket(Action::WriteObject).await?;
+    let lock = lock_request(&cx.headers, &bucket, cx.now)?;
+    if lock != Default::default() {
+        cx.may(Action::WriteLock, &bucket)?;
+    }
+
+    let algorithm = expected.algorithm().unwrap_or(CHECKSUM_DEFAULT);
+    let received = receive(cx, payload, &bucket, &expected, [algorithm]).await?;
+    attributes.etag = hex::encode(received.md5()?);
+    attributes.checksums = received.digests.to_records();
+    let Received { finished, .. } = received;
+    let request = PutObject {
+        actor: cx.actor(),
+        bucket: bucket.id,
+        key: cx.key()?.clone(),
+        body: finished.body,
+        attributes,
+        lock,
+        condition,
+        proof: finished.proof,
+        commit: CommitId::random(),
+    };
+    let key = request.key.clone();
+    let written = cx
+        .shared
+        .commit_blob(finished.guard, move |metadata| {
+            let request = request.clone();
+            async move { metadata.put_object(request).await }
+        })
+        .await
+        .map_err(|error| super::context::no_such_object(error, &key, valv_metadata_api::VersionSelector::Current))?;
+    let mut response = status(StatusCode::OK);
+    written_headers(response.headers_mut(), &written);
+    Ok(response)
+}

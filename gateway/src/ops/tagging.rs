@@ -1,0 +1,204 @@
+//! Tags of objects and buckets.
+
+use super::context::{BodyDigest, Context};
+use super::get::readable;
+use super::headers::{add_version, check_tags};
+use super::{Answer, no_content, status, xml};
+use crate::access::Action;
+use crate::error::{S3Code, S3Error};
+use crate::limits::TAGS_MAX;
+use crate::payload::Payload;
+use crate::xml::{Element, Namespace, Writer};
+use http::StatusCode;
+use valv_metadata_api::{
+    Bucket, BucketChange, BucketDocument, BucketDocumentKind, FoundObject, GetBucketDocument, MetadataError,
+    UpdateBucket, UpdateVersion, VersionChange,
+};
+use valv_types::CommitId;
+
+/// Tags of a bucket (AWS: 50).
+const BUCKET_TAGS_MAX: usize = 50;
+/// Longest Tagging document: 50 tags of 128 + 256 characters of up to 4 bytes, each perhaps a 6-byte reference, with
+/// elements around them, are 130 KiB.
+const TAGGING_LEN_BYTES_MAX: usize = 256 * 1024;
+
+fn read_tags(document: &Element, tags_max: usize) -> Result<Vec<(String, String)>, S3Error> {
+    let set = document.child("TagSet").ok_or(S3Code::MalformedXML)?;
+    let mut tags = Vec::new();
+    for tag in set.children() {
+        if tag.name() != "Tag" {
+            return Err(S3Code::MalformedXML.into());
+        }
+        tags.push((tag.required("Key")?.to_owned(), tag.required("Value")?.to_owned()));
+    }
+    check_tags(&tags, tags_max)?;
+    Ok(tags)
+}
+
+fn document(tags: &[(String, String)]) -> String {
+    Writer::document("Tagging", Namespace::S3, |xml| {
+        xml.element("TagSet", |xml| {
+            for (key, value) in tags {
+                xml.element("Tag", |xml| {
+                    xml.text("Key", key);
+                    xml.text("Value", value);
+                });
+            }
+        });
+    })
+}
+
+/// GET of an object's tags.
+pub(crate) async fn get_object(cx: &Context) -> Answer {
+    let bucket = cx.bucket(Action::ReadObject).await?;
+    let found = readable(cx, &bucket, cx.version()?, false).await?;
+    let mut response = xml(document(&found.version.attributes.tags));
+    add_version(response.headers_mut(), found.shown);
+    Ok(response)
+}
+
+/// PUT of an object's tags.
+pub(crate) async fn put_object(cx: &Context, mut payload: Payload) -> Answer {
+    let bucket = cx.bucket(Action::WriteObject).await?;
+    let document = cx.xml_body(&mut payload, "Tagging", TAGGING_LEN_BYTES_MAX, BodyDigest::Optional).await?;
+    let tags = read_tags(&document, TAGS_MAX)?;
+    let found = set_object_tags(cx, &bucket, tags).await?;
+    let mut response = status(StatusCode::OK);
+    add_version(response.headers_mut(), found.shown);
+    Ok(response)
+}
+
+/// DELETE of an object's tags.
+pub(crate) async fn delete_object(cx: &Context) -> Answer {
+    let bucket = cx.bucket(Action::WriteObject).await?;
+    let found = set_object_tags(cx, &bucket, Vec::new()).await?;
+    let mut response = no_content();
+    add_version(response.headers_mut(), found.shown);
+    Ok(response)
+}
+
+async fn set_object_tags(cx: &Context, bucket: &Bucket, tags: Vec<(String, String)>) -> Result<FoundObject, S3Error> {
+    update_version(cx, bucket, VersionChange::Tags(tags)).await
+}
+
+/// Changes the version that the request names.
+///
+/// # Errors
+/// NoSuchKey, NoSuchVersion, MethodNotAllowed for a delete marker; AccessDenied for what a lock protects.
+pub(crate) async fn update_version(
+    cx: &Context,
+    bucket: &Bucket,
+    change: VersionChange,
+) -> Result<FoundObject, S3Error> {
+    let selector = cx.version()?;
+    // Tells a delete marker as S3 does; the change itself is judged again inside the commit.
+    readable(cx, bucket, selector, false).await?;
+    let key = cx.key()?.clone();
+    let request = UpdateVersion {
+        actor: cx.actor(),
+        bucket: bucket.id,
+        key: key.clone(),
+        version: selector,
+        change,
+        commit: CommitId::random(),
+    };
+    cx.shared
+        .commit(move |metadata| {
+            let request = request.clone();
+            async move { metadata.update_version(request).await }
+        })
+        .await
+        .map_err(|error| super::context::no_such_object(error, &key, selector))
+}
+
+/// Changes the request's bucket.
+///
+/// # Errors
+/// As metadata's.
+pub(crate) async fn update_bucket(cx: &Context, bucket: &Bucket, change: BucketChange) -> Result<Bucket, S3Error> {
+    let request = UpdateBucket { actor: cx.actor(), bucket: bucket.id, change, commit: CommitId::random() };
+    let updated = cx
+        .shared
+        .commit(move |metadata| {
+            let request = request.clone();
+            async move { metadata.update_bucket(request).await }
+        })
+        .await?;
+    Ok(updated)
+}
+
+/// Reads a document of a bucket, without asking metadata if there is none.
+///
+/// # Errors
+/// What S3 answers for a bucket without such a document.
+pub(crate) async fn bucket_document(
+    cx: &Context,
+    bucket: &Bucket,
+    kind: BucketDocumentKind,
+) -> Result<Vec<u8>, S3Error> {
+    if !bucket.documents.contains(&kind) {
+        return Err(S3Error::no_such_document(kind));
+    }
+    match cx.shared.metadata.get_bucket_document(GetBucketDocument { bucket: bucket.id, kind }).await {
+        Ok(document) => Ok(document.body),
+        Err(MetadataError::NoSuchDocument) => Err(S3Error::no_such_document(kind)),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// GET of a bucket's tags.
+pub(crate) async fn get_bucket(cx: &Context) -> Answer {
+    let bucket = cx.bucket(Action::ReadBucketSettings).await?;
+    let body = bucket_document(cx, &bucket, BucketDocumentKind::Tagging).await?;
+    Ok(xml(String::from_utf8(body).map_err(S3Error::internal)?))
+}
+
+/// PUT of a bucket's tags.
+pub(crate) async fn put_bucket(cx: &Context, mut payload: Payload) -> Answer {
+    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let given = cx.xml_body(&mut payload, "Tagging", TAGGING_LEN_BYTES_MAX, BodyDigest::Optional).await?;
+    let tags = read_tags(&given, BUCKET_TAGS_MAX)?;
+    let body = document(&tags).into_bytes();
+    let document = BucketDocument { kind: BucketDocumentKind::Tagging, body };
+    update_bucket(cx, &bucket, BucketChange::SetDocument(document)).await?;
+    Ok(no_content())
+}
+
+/// DELETE of a bucket's tags.
+pub(crate) async fn delete_bucket(cx: &Context) -> Answer {
+    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    update_bucket(cx, &bucket, BucketChange::RemoveDocument(BucketDocumentKind::Tagging)).await?;
+    Ok(no_content())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::xml::parse;
+
+    #[test]
+    fn tags_come_back_as_they_were_given() {
+        let tags = vec![("k é".to_owned(), "a+b".to_owned()), ("x".to_owned(), String::new())];
+        let written = document(&tags);
+        let read = read_tags(&parse(written.as_bytes(), "Tagging").expect("XML"), 10).expect("tags");
+        assert_eq!(read, tags);
+    }
+
+    #[test]
+    fn malformed_tags_are_refused() {
+        for (xml, code) in [
+            ("<Tagging/>", S3Code::MalformedXML),
+            ("<Tagging><TagSet><Tag><Key>k</Key></Tag></TagSet></Tagging>", S3Code::MalformedXML),
+            ("<Tagging><TagSet><X/></TagSet></Tagging>", S3Code::MalformedXML),
+            ("<Tagging><TagSet><Tag><Key/><Value/></Tag></TagSet></Tagging>", S3Code::InvalidTag),
+            ("<Tagging><TagSet><Tag><Key>&lt;</Key><Value/></Tag></TagSet></Tagging>", S3Code::InvalidTag),
+            (
+                "<Tagging><TagSet><Tag><Key>k</Key><Value/></Tag><Tag><Key>k</Key><Value/></Tag></TagSet></Tagging>",
+                S3Code::InvalidTag,
+            ),
+        ] {
+            let read = read_tags(&parse(xml.as_bytes(), "Tagging").expect("XML"), 10);
+            assert_eq!(read.err().map(|error| error.code()), Some(code), "{xml}");
+        }
+    }
+}

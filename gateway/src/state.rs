@@ -1,0 +1,300 @@
+//! The gateway as a whole: what all requests share, and the path that each of them takes.
+//!
+//! Target -> signature -> operation -> rights -> body -> commit -> answer. A request that fails on the way answers with
+//! one S3 error, is counted once and, if the fault is ours, logged once, here.
+
+use crate::access::Principals;
+use crate::body::{RequestBody, ResponseBody};
+use crate::data::{BlobGuard, DataPath};
+use crate::error::{S3Code, S3Error};
+use crate::host::{HostConfig, Query, Target};
+use crate::metrics::Metrics;
+use crate::ops::{self, Answer, Context};
+use crate::payload::{Payload, PayloadConfig};
+use crate::router::{self, Operation};
+use crate::server::{ConnInfo, Handler};
+use crate::sigv4::{SigV4Config, authenticate};
+use async_trait::async_trait;
+use http::header::RETRY_AFTER;
+use http::request::Parts;
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use tokio_util::task::TaskTracker;
+use tracing::Instrument as _;
+use valv_metadata_api::{Metadata, MetadataError};
+use valv_types::{NamespaceId, TimestampMicros};
+
+/// What an operator may set of the S3 side.
+#[derive(Debug, Clone)]
+pub struct GatewayConfig {
+    /// The region that this endpoint is in; the scope of signatures must name it (or one of `regions_also`).
+    pub region: String,
+    /// Further regions that signatures may name.
+    pub regions_also: Vec<String>,
+    /// Host names under which buckets are addressed as `bucket.domain`.
+    pub base_domains: Vec<String>,
+    /// The namespace in which requests without a signature (CORS preflights) resolve bucket names; none resolves nothing.
+    pub anonymous_namespace: Option<NamespaceId>,
+    /// Limits of reading bodies.
+    pub payload: PayloadConfig,
+    /// How long a commit whose answer was lost is asked for again before the client gets 503.
+    pub commit_deadline: Duration,
+    /// How long CompleteMultipartUpload works in silence before it sends 200 and white space to keep the connection alive.
+    pub complete_silence: Duration,
+}
+
+impl Default for GatewayConfig {
+    /// us-east-1, path style only; commits are pursued for 10 s, which covers a metadata service's restart; completions
+    /// start to send after 10 s, since load balancers commonly close after 60.
+    fn default() -> Self {
+        Self {
+            region: "us-east-1".to_owned(),
+            regions_also: Vec::new(),
+            base_domains: Vec::new(),
+            anonymous_namespace: None,
+            payload: PayloadConfig::default(),
+            commit_deadline: Duration::from_secs(10),
+            complete_silence: Duration::from_secs(10),
+        }
+    }
+}
+
+/// The S3 gateway: a [`Handler`] over metadata and the data path.
+pub struct Gateway {
+    shared: Arc<Shared>,
+}
+
+/// What every request needs, and streams that outlive their handler.
+pub(crate) struct Shared {
+    pub(crate) config: GatewayConfig,
+    pub(crate) sigv4: SigV4Config,
+    pub(crate) hosts: HostConfig,
+    pub(crate) metadata: Arc<dyn Metadata>,
+    pub(crate) data: Arc<DataPath>,
+    pub(crate) principals: Arc<Principals>,
+    pub(crate) metrics: Metrics,
+    /// Commits under way. They end by themselves within `commit_deadline`, even if their client has gone.
+    commits: TaskTracker,
+}
+
+impl Gateway {
+    /// A gateway. Its metrics are registered in `registry`.
+    ///
+    /// # Errors
+    /// That `registry` has metrics of these names already.
+    pub fn new(
+        config: GatewayConfig,
+        metadata: Arc<dyn Metadata>,
+        data: Arc<DataPath>,
+        registry: &prometheus::Registry,
+    ) -> Result<Arc<Self>, prometheus::Error> {
+        let shared = Shared {
+            sigv4: SigV4Config::new(config.region.clone(), config.regions_also.clone()),
+            hosts: HostConfig::new(config.base_domains.clone()),
+            principals: Arc::new(Principals::new(Arc::clone(&metadata))),
+            metrics: Metrics::new(registry)?,
+            commits: TaskTracker::new(),
+            config,
+            metadata,
+            data,
+        };
+        Ok(Arc::new(Self { shared: Arc::new(shared) }))
+    }
+
+    /// Waits for commits under way, for at most `commit_deadline`. To be called after the server has drained.
+    pub async fn drain(&self) {
+        self.shared.commits.close();
+        let deadline = self.shared.config.commit_deadline;
+        if tokio::time::timeout(deadline, self.shared.commits.wait()).await.is_err() {
+            tracing::warn!(commits = self.shared.commits.len(), "ending with commits whose outcome is not known");
+        }
+    }
+}
+
+/// First pause before a commit is asked for again; each next one is twice as long.
+const COMMIT_PAUSE_FIRST: Duration = Duration::from_millis(50);
+
+impl Shared {
+    /// Runs one commit to its end in a task of its own, so that a client that goes away can't leave it half-asked, and
+    /// repeats it with the same commit id while its outcome is unknown.
+    pub(crate) async fn commit<T, F, Fut>(self: &Arc<Self>, attempt: F) -> Result<T, MetadataError>
+    where
+        T: Send + 'static,
+        F: Fn(Arc<dyn Metadata>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, MetadataError>> + Send + 'static,
+    {
+        let shared = Arc::clone(self);
+        self.to_end(async move { shared.pursue(attempt).await }).await
+    }
+
+    /// The same for a commit that makes a blob visible: the blob's guard learns the outcome.
+    pub(crate) async fn commit_blob<T, F, Fut>(
+        self: &Arc<Self>,
+        guard: BlobGuard,
+        attempt: F,
+    ) -> Result<T, MetadataError>
+    where
+        T: Send + 'static,
+        F: Fn(Arc<dyn Metadata>) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = Result<T, MetadataError>> + Send + 'static,
+    {
+        let shared = Arc::clone(self);
+        self.to_end(async move {
+            let outcome = shared.pursue(attempt).await;
+            match &outcome {
+                Ok(_) => guard.commit_done(),
+                // The guard is dropped: nothing is deleted, and the low-water mark waits.
+                Err(error) if is_unknown(error) => drop(guard),
+                Err(_) => guard.discard(),
+            }
+            outcome
+        })
+        .await
+    }
+
+    /// Runs a future to its end whatever becomes of the caller.
+    async fn to_end<T, Fut>(&self, future: Fut) -> Result<T, MetadataError>
+    where
+        T: Send + 'static,
+        Fut: Future<Output = Result<T, MetadataError>> + Send + 'static,
+    {
+        match self.commits.spawn(future.in_current_span()).await {
+            Ok(outcome) => outcome,
+            Err(error) => Err(MetadataError::Unavailable { what: format!("the commit's task ended: {error}") }),
+        }
+    }
+
+    async fn pursue<T, F, Fut>(&self, attempt: F) -> Result<T, MetadataError>
+    where
+        F: Fn(Arc<dyn Metadata>) -> Fut + Send + Sync,
+        Fut: Future<Output = Result<T, MetadataError>> + Send,
+    {
+        let deadline = Instant::now() + self.config.commit_deadline;
+        let mut pause = COMMIT_PAUSE_FIRST;
+        loop {
+            let outcome = attempt(Arc::clone(&self.metadata)).await;
+            match &outcome {
+                Err(MetadataError::Unavailable { .. } | MetadataError::Conflict) if Instant::now() + pause < deadline => {
+                    tokio::time::sleep(pause).await;
+                    pause *= 2;
+                }
+                _ => return outcome,
+            }
+        }
+    }
+}
+
+/// Whether a commit that failed like this may have happened all the same.
+const fn is_unknown(error: &MetadataError) -> bool {
+    matches!(
+        error,
+        MetadataError::Unavailable { .. } | MetadataError::Corrupt { .. } | MetadataError::Malformed { .. }
+    )
+}
+
+#[async_trait]
+impl Handler for Gateway {
+    async fn handle(&self, request: Request<RequestBody>, conn: ConnInfo) -> Response<ResponseBody> {
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let is_head = parts.method == Method::HEAD;
+        let shared = &self.shared;
+
+        let named = Named::read(shared, &parts);
+        let name = match &named {
+            Ok(Named { operation: Ok(operation), .. }) => operation.name(),
+            _ => "Unknown",
+        };
+        let span = tracing::info_span!("s3", request_id = %conn.request_id, operation = name, bucket = tracing::field::Empty);
+        let answer = async {
+            match named {
+                Ok(named) => named.answer(shared, parts, body, conn).await,
+                Err(error) => Err(error),
+            }
+        }
+        .instrument(span.clone())
+        .await;
+
+        let (response, code) = match answer {
+            Ok(response) => (response, "OK"),
+            Err(error) => {
+                let code = error.code();
+                span.in_scope(|| log(&error));
+                (respond(error, &conn, is_head), code.as_str())
+            }
+        };
+        shared.metrics.answered(name, code, started.elapsed());
+        response
+    }
+}
+
+/// Logs what an operator must know of; a client's mistakes are no news.
+fn log(error: &S3Error) {
+    let source = error.source_error().map(|source| source as &dyn std::error::Error);
+    match error.status() {
+        StatusCode::INTERNAL_SERVER_ERROR => tracing::error!(code = %error.code(), error = source, "request failed"),
+        status if status.is_server_error() => tracing::warn!(code = %error.code(), error = source, "request refused"),
+        _ => tracing::debug!(code = %error.code(), message = error.message(), "request refused"),
+    }
+}
+
+fn respond(error: S3Error, conn: &ConnInfo, is_head: bool) -> Response<ResponseBody> {
+    let is_unavailable = error.status() == StatusCode::SERVICE_UNAVAILABLE;
+    let mut response = error.into_response(&conn.request_id, is_head);
+    if is_unavailable {
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
+    }
+    response
+}
+
+/// A request whose target and query could be read.
+struct Named {
+    target: Target,
+    query: Query,
+    /// Told only after authentication: a stranger learns nothing, not even what is implemented.
+    operation: Result<Operation, S3Error>,
+}
+
+impl Named {
+    fn read(shared: &Shared, parts: &Parts) -> Result<Self, S3Error> {
+        let target = shared.hosts.target(parts)?;
+        let query = Query::parse(parts.uri.query().unwrap_or_default())?;
+        let operation = router::route(&parts.method, &target, &query, &parts.headers);
+        Ok(Self { target, query, operation })
+    }
+
+    async fn answer(self, shared: &Arc<Shared>, parts: Parts, body: RequestBody, conn: ConnInfo) -> Answer {
+        let resource = resource(&self.target);
+        self.answer_inner(shared, parts, body, conn).await.map_err(|error| error.or_resource(|| resource))
+    }
+
+    async fn answer_inner(self, shared: &Arc<Shared>, parts: Parts, body: RequestBody, conn: ConnInfo) -> Answer {
+        if matches!(self.operation, Ok(Operation::Preflight)) {
+            return ops::cors::preflight(shared, &self.target, &parts.headers).await;
+        }
+        let now = TimestampMicros::now();
+        let authentication = authenticate(&shared.sigv4, &parts, &*shared.principals, now).await?;
+        // Nothing is open to the world: see `access::authorise`.
+        let identity = authentication.identity.ok_or(S3Code::AccessDenied)?;
+        let operation = self.operation?;
+        let payload = Payload::new(authentication.payload, &parts.headers, body, shared.config.payload)?;
+        let cx = Context::new(Arc::clone(shared), conn, operation, identity, self.target, self.query, parts, now);
+        let mut answer = ops::run(&cx, payload).await;
+        if let Ok(response) = &mut answer {
+            ops::cors::decorate(&cx, response.headers_mut()).await;
+        }
+        answer
+    }
+}
+
+/// `<Resource>` of an error: the path of what was asked for.
+fn resource(target: &Target) -> String {
+    let key = target.key.as_ref().map(|key| String::from_utf8_lossy(key.as_bytes()));
+    match (&target.bucket, key) {
+        (Some(bucket), Some(key)) => format!("/{bucket}/{key}"),
+        (Some(bucket), None) => format!("/{bucket}"),
+        (None, _) => "/".to_owned(),
+    }
+}
