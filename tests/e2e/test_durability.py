@@ -228,7 +228,8 @@ def test_every_byte_of_a_record_may_flip(server):
     for round_ in range(2):
         server.kill()
         flipped = 0
-        for index in (round_, round_ + 2):
+        # Always the same two: damage that no read met is latent until the scrub comes by, a census does not see it.
+        for index in (0, 2):
             for extent in disks.extents(server.disk_folder(index)):
                 for nth, (at, _, table, payload, size) in enumerate(list(disks.records(extent))):
                     fields = [0, 4, 5, 6, 8, 16, 24, 32, 40, 48, 60, 84, 88, 92, 120, 124]
@@ -244,7 +245,7 @@ def test_every_byte_of_a_record_may_flip(server):
         assert flipped > 4
         server.start()
         assert_all_whole(server.s3(), bodies)
-        server.wait_healthy()  # what was damaged is rebuilt before the next round damages other disks
+        server.wait_healthy()
 
 
 def test_the_metadata_folder_is_rebuilt_from_the_disks(filled):
@@ -363,6 +364,18 @@ def test_deleted_space_is_reclaimed_after_the_trash_time(make_server):
     s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "2"}, {"Key": "3"}]})
     harness.wait_until(lambda: live_bytes(server) < empty + 5 * MIB, "deleted space to be reclaimed", 90)
     assert s3.get_object(Bucket=BUCKET, Key="1")["Body"].read() == b"overwritten"
+
+
+def test_small_objects_take_no_more_space_than_their_copies(server):
+    """MinIO #11101: 29 KB were stored as 144 KB."""
+    s3 = server.s3()
+    s3.create_bucket(Bucket=BUCKET)
+    before = live_bytes(server)
+    for index in range(100):
+        s3.put_object(Bucket=BUCKET, Key=f"{index}", Body=random_bytes(29_000, index))
+    taken = live_bytes(server) - before
+    # Three copies of each, some tags and padding, and the mirrored metadata.
+    assert 100 * 3 * 29_000 <= taken < 100 * 3 * 32_000, taken
 
 
 def test_deleted_space_is_kept_during_the_trash_time(server):

@@ -114,3 +114,22 @@ def test_a_listing_sees_every_write_that_was_acknowledged(s3, bucket):
         assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == index + 1
     s3.delete_object(Bucket=bucket, Key="010")
     assert s3.list_objects_v2(Bucket=bucket)["KeyCount"] == 29
+
+
+def test_2500_versions_of_one_key_are_listed_once_each(shared, bucket):
+    """SeaweedFS #7705: pagination of versions ended or looped at 1,000."""
+    import concurrent.futures
+
+    s3 = shared.s3()
+    s3.put_bucket_versioning(Bucket=bucket, VersioningConfiguration={"Status": "Enabled"})
+    with concurrent.futures.ThreadPoolExecutor(16) as pool:
+        made = set(pool.map(lambda n: s3.put_object(Bucket=bucket, Key="k", Body=b"%d" % n)["VersionId"], range(2500)))
+    assert len(made) == 2500
+    listed = [
+        version
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket)
+        for version in page.get("Versions", [])
+    ]
+    assert len(listed) == 2500 and {version["VersionId"] for version in listed} == made
+    assert [version["IsLatest"] for version in listed] == [True] + [False] * 2499
+    assert listed == sorted(listed, key=lambda version: version["LastModified"], reverse=True)

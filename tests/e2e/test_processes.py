@@ -136,21 +136,29 @@ def test_tls(make_server, folder):
     assert s3.get_object(Bucket="tls", Key="k")["Body"].read() == random_bytes(MIB)
 
 
+def test_the_sample_configuration_works(make_server, folder):
+    text = (harness.REPO / "deploy" / "valv.toml").read_text()
+    assert "/var/lib/valv" in text and "127.0.0.1:9100" in text
+    text = text.replace("/var/lib/valv", str(folder / "sample")).replace("127.0.0.1:9100", "127.0.0.1:0")
+    server = make_server(name="sample", config=text)
+    server.s3().create_bucket(Bucket="sample")
+    assert len(list((folder / "sample" / "disks").iterdir())) == 6
+
+
 def test_three_processes_do_what_one_does(make_server):
-    storage = make_server(
-        name="storage", start=False, config='roles = ["storage"]\ncluster = "three"\n[storage]\nlisten = "127.0.0.1:0"\n'
-    ).start(ready="storage")
-    metadata = make_server(
-        name="metadata",
-        start=False,
-        config='roles = ["metadata"]\ncluster = "three"\n[metadata]\nlisten = "127.0.0.1:0"\n'
-        f'storage = ["{storage.announced["storage"]}"]\n',
-    ).start(ready="metadata")
-    gateway = make_server(
-        name="gateway",
-        config='roles = ["gateway"]\ncluster = "three"\n[gateway]\n'
-        f'metadata = "{metadata.announced["metadata"]}"\nstorage = ["{storage.announced["storage"]}"]\n',
-    )
+    def sample(role, **changes):
+        text = (harness.REPO / "deploy" / "three-processes" / f"{role}.toml").read_text()
+        for old, new in changes.values():
+            assert old in text
+            text = text.replace(old, new)
+        return make_server(name=role, start=False, config=text)
+
+    any_port = "127.0.0.1:0"
+    storage = sample("storage", listen=("127.0.0.1:9102", any_port)).start(ready="storage")
+    to_storage = ("127.0.0.1:9102", storage.announced["storage"])
+    metadata = sample("metadata", listen=("127.0.0.1:9101", any_port), storage=to_storage).start(ready="metadata")
+    to_metadata = ("127.0.0.1:9101", metadata.announced["metadata"])
+    gateway = sample("gateway", metadata=to_metadata, storage=to_storage).start()
     s3 = gateway.s3()
     s3.create_bucket(Bucket="three")
     bodies = {str(size): random_bytes(size) for size in (0, 100, 40_000, 500_000, 20 * MIB)}
@@ -174,6 +182,7 @@ def test_three_processes_do_what_one_does(make_server):
     assert s3.get_object(Bucket="three", Key="500000", Range="bytes=100-200")["Body"].read() == bodies["500000"][100:201]
     for index in (1, 3):
         storage.move_disk_away(index)
+    storage.wait_disks("absent", [1, 3])
     for key, body in bodies.items():
         assert s3.get_object(Bucket="three", Key=key)["Body"].read() == body, key
 
