@@ -136,15 +136,6 @@ def test_tls(make_server, folder):
     assert s3.get_object(Bucket="tls", Key="k")["Body"].read() == random_bytes(MIB)
 
 
-def test_the_sample_configuration_works(make_server, folder):
-    text = (harness.REPO / "deploy" / "valv.toml").read_text()
-    assert "/var/lib/valv" in text and "127.0.0.1:9100" in text
-    text = text.replace("/var/lib/valv", str(folder / "sample")).replace("127.0.0.1:9100", "127.0.0.1:0")
-    server = make_server(name="sample", config=text)
-    server.s3().create_bucket(Bucket="sample")
-    assert len(list((folder / "sample" / "disks").iterdir())) == 6
-
-
 def test_three_processes_do_what_one_does(make_server):
     def sample(role, **changes):
         text = (harness.REPO / "deploy" / "three-processes" / f"{role}.toml").read_text()
