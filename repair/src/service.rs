@@ -219,16 +219,20 @@ impl RepairService {
         Ok(Arc::new(Self { shared, cancel, tasks: tokio::sync::Mutex::new(tasks) }))
     }
 
-    /// What repair has done and found.
-    pub fn status(&self) -> RepairStatus {
-        let state = self.shared.state.lock();
-        RepairStatus {
+    /// What repair has done and found. The queue and the disks are asked anew, so that damage which was found a moment
+    /// ago is not passed over.
+    pub async fn status(&self) -> Result<RepairStatus, RepairError> {
+        let queue = self.shared.metadata.list_repairs(Limit { limit: QUEUE_PAGE }).await?.len() as u64;
+        self.shared.see_disks().await?;
+        let mut state = self.shared.state.lock();
+        state.queue = queue;
+        Ok(RepairStatus {
             last_census: state.last_census,
             healthy: state.is_healthy(),
-            queue: state.queue,
+            queue,
             shards_rebuilt: self.shared.metrics.shards_rebuilt.get(),
             bytes_rebuilt: self.shared.metrics.bytes_rebuilt.get(),
-        }
+        })
     }
 
     /// Waits for a census that begins after this call, and returns what it found.
@@ -260,23 +264,29 @@ impl Shared {
     /// Notices disks that came, went or were initialised anew.
     async fn watch_disks(self: Arc<Self>) {
         loop {
-            if let Ok(disks) = self.shards.disks().await {
-                let seen = disks.iter().map(|disk| {
-                    let is_here = disk.state != DiskState::Absent;
-                    (disk.disk, DiskSeen { is_here, opened: disk.opened, formatted: disk.formatted })
-                });
-                let seen: BTreeMap<_, _> = seen.collect();
-                let mut state = self.state.lock();
-                if state.disks != seen {
-                    state.disks = seen;
-                    state.disks_version += 1;
-                    self.disks_changed.notify_waiters();
-                    self.census_wanted.notify_one();
-                }
-                self.metrics.healthy.set(i64::from(state.is_healthy()));
+            if let Err(error) = self.see_disks().await {
+                tracing::debug!(%error, "the disks could not be asked");
             }
             tokio::time::sleep(DISKS_EVERY).await;
         }
+    }
+
+    async fn see_disks(&self) -> Result<(), RepairError> {
+        let disks = self.shards.disks().await?;
+        let seen = disks.iter().map(|disk| {
+            let is_here = disk.state != DiskState::Absent;
+            (disk.disk, DiskSeen { is_here, opened: disk.opened, formatted: disk.formatted })
+        });
+        let seen: BTreeMap<_, _> = seen.collect();
+        let mut state = self.state.lock();
+        if state.disks != seen {
+            state.disks = seen;
+            state.disks_version += 1;
+            self.disks_changed.notify_waiters();
+            self.census_wanted.notify_one();
+        }
+        self.metrics.healthy.set(i64::from(state.is_healthy()));
+        Ok(())
     }
 
     /// One census after the other: when one is wanted, when one is due, and again soon while one was incomplete.

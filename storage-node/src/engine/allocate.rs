@@ -10,6 +10,7 @@ use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use valv_disk_format::{EXTENT_HEADER_LEN, ExtentHeader, ExtentId, RECORD_HEADER_LEN};
+use valv_types::{SYSTEM_POOL, ShardKey};
 
 /// What an extent is needed for: puts leave the reserve alone, the others may use it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,6 +18,12 @@ pub(crate) enum Purpose {
     Put,
     /// Deletes, and copies by compaction: they are how space comes back.
     FreeSpace,
+}
+
+/// What a put is for. The metadata mirror's may use the reserve: without a commit nothing can be deleted, so refusing
+/// them on a full disk would keep it full for ever.
+pub(crate) fn purpose_of(key: &ShardKey) -> Purpose {
+    if key.pool == SYSTEM_POOL { Purpose::FreeSpace } else { Purpose::Put }
 }
 
 /// Why there is no new extent.

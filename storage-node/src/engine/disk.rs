@@ -1,5 +1,6 @@
 //! One disk's engine: what the node calls.
 
+use super::allocate::{Purpose, purpose_of};
 use super::folder::{ExpectedDisk, Folder, FolderError, Identity};
 use super::queue::{Ack, DELETE_BYTES, Operation, Queue, Stop};
 use super::read::VerifiedBlocks;
@@ -137,6 +138,7 @@ impl Disk {
             write_buffer_bytes: config.index_write_buffer_bytes,
             cache: &cache,
             recycled_max: config.recycled_extents_max,
+            extent_len_bytes: config.extent_len_bytes,
         };
         let Recovered { index, book, extents, recycled, start, findings } = opening.run()?;
         // From here on the index's mark of a clean end counts no more.
@@ -212,7 +214,7 @@ impl Disk {
             return Err(ShardError::Malformed { what: "hash table of the wrong length" });
         }
         self.refuse_writes()?;
-        if self.shared.space.is_full() {
+        if self.shared.space.is_full() && purpose_of(&shard.key) == Purpose::Put {
             return Err(ShardError::Full { disk: self.shared.disk });
         }
         let bytes = shard.payload.len() + shard.block_hashes.len();

@@ -72,6 +72,8 @@ pub(crate) struct Opening<'a> {
     pub(crate) write_buffer_bytes: usize,
     pub(crate) cache: &'a Cache,
     pub(crate) recycled_max: usize,
+    /// Recycled files of another length, from before a change of the configuration, are not kept.
+    pub(crate) extent_len_bytes: u64,
 }
 
 /// The files in the extents folder.
@@ -140,7 +142,12 @@ impl Opening<'_> {
                     }
                     files.extents.insert(id, Arc::new(ExtentFile::new(id, path)));
                 }
-                "free" if files.recycled.len() < self.recycled_max => files.recycled.push(path),
+                "free"
+                    if files.recycled.len() < self.recycled_max
+                        && fs::metadata(&path)?.len() == self.extent_len_bytes =>
+                {
+                    files.recycled.push(path);
+                }
                 "free" | "tmp" => {
                     fs::remove_file(&path)?;
                     removed = true;

@@ -8,7 +8,7 @@
 //! names the position up to which the disk was durable when it was written. A new extent gets its name only after its
 //! header is durable and its predecessor sealed.
 
-use super::allocate::{AllocateError, Purpose, prepare};
+use super::allocate::{AllocateError, Purpose, prepare, purpose_of};
 use super::index::{Cursor, Entry};
 use super::io::write_all_at;
 use super::queue::{Ack, CopyItem, Damaged, Operation, Stop};
@@ -174,21 +174,13 @@ impl Writer {
     }
 
     fn stage_put(&mut self, group: &mut Group, shard: NewShard) -> Result<(), ShardError> {
-        if self.shared.space.is_full() {
+        let purpose = purpose_of(&shard.key);
+        if self.shared.space.is_full() && purpose == Purpose::Put {
             return Err(ShardError::Full { disk: self.shared.disk });
         }
         let sequence = self.take_sequence();
         let codec = shard.codec as u8;
-        self.append_put(
-            group,
-            shard.key,
-            sequence,
-            shard.generation,
-            codec,
-            shard.block_hashes,
-            shard.payload,
-            Purpose::Put,
-        )
+        self.append_put(group, shard.key, sequence, shard.generation, codec, shard.block_hashes, shard.payload, purpose)
     }
 
     #[allow(clippy::too_many_arguments, reason = "the fields of one record")]

@@ -96,7 +96,7 @@ impl Admin for AdminService {
             ..Default::default()
         };
         if let Some(repair) = &self.repair {
-            let status = repair.status();
+            let status = repair.status().await.map_err(|error| Status::unavailable(error.to_string()))?;
             reply.census = status.last_census.as_ref().map(census_message);
             reply.repair_queue = status.queue;
             reply.shards_repaired = status.shards_rebuilt;
