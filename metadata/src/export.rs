@@ -10,6 +10,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::io::{self, Write};
 use valv_metadata_api::*;
 use valv_types::{BucketId, NamespaceId, PoolMap};
@@ -136,10 +137,10 @@ impl Core {
         let mut lines = 0;
         while let Some((row_key, row)) = cursor.next().map_err(store_error)? {
             let id = bucket_of_row(&row_key).ok_or_else(|| corrupt("object row"))?;
-            if !buckets.contains_key(&id) {
-                buckets.insert(id, self.bucket_context(snapshot, id)?);
-            }
-            let context = buckets.get(&id).ok_or_else(|| corrupt("bucket"))?;
+            let context = match buckets.entry(id) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.bucket_context(snapshot, id)?),
+            };
             let (key, _) = split_object_row(&row_key).ok_or_else(|| corrupt("object row"))?;
             let (version, is_current) = match tag {
                 Tag::Head => (records::decode::<HeadRecord>("head", &row.value)?.version, true),

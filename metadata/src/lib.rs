@@ -25,6 +25,10 @@ mod rows;
 mod seal;
 mod service;
 pub mod store;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod trash;
 mod uploads;
 mod versions;

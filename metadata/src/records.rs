@@ -404,7 +404,7 @@ pub(crate) struct UploadRecord {
 pub(crate) enum TrashRecord {
     /// A removed version, with all that bringing it back needs.
     #[n(0)]
-    Version(#[n(0)] TrashedVersion),
+    Version(#[n(0)] Box<TrashedVersion>),
     /// An upload that ended: parts that no version took are still to be released.
     #[n(1)]
     Upload(#[n(0)] TrashedUpload),

@@ -94,7 +94,7 @@ impl Core {
                 continue;
             }
             match records::decode("trash", &row.value)? {
-                TrashRecord::Version(trashed) if !trashed.purging => return Ok(Some((key, row, trashed))),
+                TrashRecord::Version(trashed) if !trashed.purging => return Ok(Some((key, row, *trashed))),
                 TrashRecord::Version(_) | TrashRecord::Upload(_) => {}
             }
         }
@@ -159,7 +159,7 @@ impl Core {
         attempt.expect(key.clone(), Some(&row));
         match records::decode("trash", &row.value)? {
             TrashRecord::Upload(_) => self.plan_sweep(snapshot, attempt, key),
-            TrashRecord::Version(version) => self.plan_version_purge(snapshot, attempt, key, version, commit),
+            TrashRecord::Version(version) => self.plan_version_purge(snapshot, attempt, key, *version, commit),
         }
     }
 
@@ -192,7 +192,7 @@ impl Core {
                 }
                 if !index.page_offsets.is_empty() {
                     trashed.purging = true;
-                    attempt.put(key, records::encode(&TrashRecord::Version(trashed)));
+                    attempt.put(key, records::encode(&TrashRecord::Version(Box::new(trashed))));
                     return Ok(Step::More(attempt));
                 }
             }

@@ -302,7 +302,7 @@ impl Core {
             by,
             purging: false,
         };
-        attempt.put(row, records::encode(&TrashRecord::Version(record)));
+        attempt.put(row, records::encode(&TrashRecord::Version(Box::new(record))));
     }
 
     /// Brings a version from the trash back among its key's versions.
