@@ -270,6 +270,21 @@ def test_the_metadata_folder_is_rebuilt_from_the_disks(filled):
     assert_all_whole(server.s3(), bodies)
 
 
+@pytest.mark.parametrize("victims", ["CURRENT", "*.sst", "MANIFEST-*", "*.log", "*"])
+def test_a_damaged_metadata_folder_is_put_aside_and_rebuilt(filled, victims):
+    server, bodies = filled
+    server.restart()  # a clean stop has written tables, which are then damaged too
+    bodies.update(fill(server.s3(), prefix="more/"))
+    server.kill()
+    for path in (server.data / "metadata").glob(victims):
+        if path.is_file() and path.stat().st_size:
+            path.write_bytes(random_bytes(path.stat().st_size))
+    server.start()
+    assert_all_whole(server.s3(), bodies)
+    server.restart(kill=True)
+    assert_all_whole(server.s3(), bodies)
+
+
 @pytest.mark.parametrize("lost", [(0, 1), (1, 4), (2, 5)])
 def test_the_metadata_folder_and_two_disks_lost_at_once(filled, lost):
     server, bodies = filled
