@@ -82,6 +82,46 @@ proptest! {
         });
     }
 
+    /// Garbage anywhere in the extents, headers included: what is read is right or an error, before reclaim and after.
+    #[test]
+    fn scribbles_anywhere_never_give_wrong_bytes(
+        scribbles in prop::collection::vec((any::<u16>(), any::<u32>(), 1..3000usize), 1..6),
+        has_index in any::<bool>(),
+    ) {
+        runtime().block_on(async {
+            let folder = Folder::formatted();
+            let disk = open(&folder.path);
+            for number in 0..14 {
+                disk.put(shard(key(number), payload(number, 11_000 * (number as usize % 4)))).await.unwrap();
+            }
+            disk.delete(vec![key(2), key(6), key(10)]).await.unwrap();
+            disk.close().await;
+            drop(disk);
+            let extents = folder.extents();
+            for (extent, at, len) in scribbles {
+                let file = OpenOptions::new().write(true).open(&extents[usize::from(extent) % extents.len()]).unwrap();
+                let at = u64::from(at) % file.metadata().unwrap().len();
+                file.write_all_at(&payload(at as u32, len), at).unwrap();
+            }
+            if !has_index {
+                folder.remove_index();
+            }
+            let disk = open(&folder.path);
+            for _ in 0..2 {
+                for number in 0..14 {
+                    let bytes = payload(number, 11_000 * (number as usize % 4));
+                    match disk.read(key(number), 0..bytes.len() as u32).await {
+                        Ok(read) => assert_eq!(read.into_bytes(), bytes),
+                        Err(ShardError::Corrupt { .. } | ShardError::NotFound { .. }) => {}
+                        Err(error) => panic!("{error}"),
+                    }
+                }
+                disk.delete(vec![key(3), key(7)]).await.unwrap();
+                disk.reclaim_now().await.unwrap();
+            }
+        });
+    }
+
     /// kill -9 in the middle of writes, then the file cut or scribbled over behind what was acknowledged.
     #[test]
     fn a_torn_tail_costs_nothing_acknowledged(

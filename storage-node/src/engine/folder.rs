@@ -191,13 +191,14 @@ impl Folder {
         Ok(())
     }
 
-    /// Initialises an empty folder (or makes one). Everything is durable when it returns. A crash in the middle
-    /// leaves a folder that is neither empty nor a disk, which has to be emptied by hand: no data can be in it.
+    /// Initialises an empty folder (or makes one). Everything is durable when it returns. What a crash in the middle
+    /// leaves is taken up where it was left.
     pub(crate) fn format(&self, identity: &Identity) -> Result<Superblock, FolderError> {
         fs::create_dir_all(&self.root)?;
         match self.read_superblock() {
             Err(FolderError::Empty) => {}
             Ok(_) => return Err(FolderError::NotEmpty),
+            Err(FolderError::NoSuperblock | FolderError::Damaged(_)) if self.is_half_made()? => {}
             Err(FolderError::NoSuperblock | FolderError::Damaged(_)) => return Err(FolderError::NotEmpty),
             Err(error) => return Err(error),
         }
@@ -213,7 +214,7 @@ impl Folder {
         };
         // Refuses a name that is too long before anything is written.
         superblock.encode().map_err(FolderError::Damaged)?;
-        fs::create_dir(self.extents())?;
+        fs::create_dir_all(self.extents())?;
         sync_folder(&self.extents())?;
         // The superblock comes last: a folder that has one is complete.
         self.write_superblock(&superblock)?;
@@ -221,6 +222,25 @@ impl Folder {
             sync_folder(parent)?;
         }
         Ok(superblock)
+    }
+
+    /// Whether the folder holds only what [`Self::format`] makes before it is done. A disk that was ever opened has an
+    /// index, or an extent, so no data can be in such a folder.
+    fn is_half_made(&self) -> io::Result<bool> {
+        for entry in fs::read_dir(&self.root)? {
+            let name = entry?.file_name();
+            let is_known = name.to_str().is_some_and(|name| {
+                name == LOCK || name == EXTENTS || name == "lost+found" || SUPERBLOCKS.contains(&name)
+            });
+            if !is_known {
+                return Ok(false);
+            }
+        }
+        match fs::read_dir(self.extents()) {
+            Ok(mut extents) => Ok(extents.next().is_none()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 }
 

@@ -47,11 +47,8 @@ pub(crate) async fn run(command: DiskCommand) -> anyhow::Result<()> {
             disk.name
         ),
         Ok(found) => bail!("{} holds another disk ({}): it is left alone", path.display(), found.disk),
-        Err(FolderError::Missing | FolderError::Empty) => {}
-        Err(error) => bail!(
-            "{}: {error}. A folder that holds anything is never initialised: move its contents away first",
-            path.display()
-        ),
+        // `format` decides: it takes an empty folder, or one that a crash left half-made, and no other.
+        Err(_) => {}
     }
     DirBuilder::new()
         .recursive(true)
@@ -64,7 +61,14 @@ pub(crate) async fn run(command: DiskCommand) -> anyhow::Result<()> {
         disk: disk.id,
         name: disk.name.clone(),
     };
-    Disk::format(&path, &made).with_context(|| format!("initialising {}", path.display()))?;
+    match Disk::format(&path, &made) {
+        Ok(_) => {}
+        Err(FolderError::NotEmpty) => bail!(
+            "{} is not empty. A folder that holds anything is never initialised: move its contents away first",
+            path.display()
+        ),
+        Err(error) => return Err(error).with_context(|| format!("initialising {}", path.display())),
+    }
     println!("{} is initialised as disk {} ({})", path.display(), disk.name, disk.id);
     println!("A running server opens it within seconds and rebuilds its shards; see `valv status`.");
     Ok(())
