@@ -82,6 +82,8 @@ pub(crate) struct Config {
     pub(crate) metadata: MetadataSection,
     pub(crate) storage: StorageSection,
     pub(crate) users: Vec<UserSection>,
+    /// From the command line only: an operator's explicit word, for one start.
+    pub(crate) accept_metadata_loss: bool,
 }
 
 impl Config {
@@ -250,6 +252,8 @@ pub(crate) struct Overrides {
     pub(crate) data: Option<PathBuf>,
     /// `--listen`.
     pub(crate) listen: Option<SocketAddr>,
+    /// `--accept-metadata-loss`.
+    pub(crate) accept_metadata_loss: bool,
 }
 
 /// Reads and checks `file`, or takes the defaults.
@@ -321,6 +325,7 @@ impl Source<'_> {
             metadata,
             storage,
             users: file.users,
+            accept_metadata_loss: overrides.accept_metadata_loss,
         })
     }
 

@@ -67,6 +67,10 @@ struct ServerArgs {
     /// Where S3 is served [default: 127.0.0.1:9000].
     #[arg(long)]
     listen: Option<SocketAddr>,
+    /// Starts although the metadata is lost and its mirror on the disks does not provably give everything back. What is
+    /// missing then is missing for good: use it only when no disk that is away can be brought back.
+    #[arg(long)]
+    accept_metadata_loss: bool,
 }
 
 fn main() -> ExitCode {
@@ -95,7 +99,11 @@ fn main() -> ExitCode {
 async fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Server(args) => {
-            let overrides = config::Overrides { data: args.data, listen: args.listen };
+            let overrides = config::Overrides {
+                data: args.data,
+                listen: args.listen,
+                accept_metadata_loss: args.accept_metadata_loss,
+            };
             server::run(config::load(args.config.as_deref(), overrides)?).await
         }
         Command::Status(args) => commands::status::run(args).await,

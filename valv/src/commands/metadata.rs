@@ -1,7 +1,7 @@
 //! `valv metadata`.
 
 use super::{DataArg, create_private};
-use crate::admin;
+use crate::{admin, server};
 use anyhow::Context;
 use std::io::Write;
 use std::path::PathBuf;
@@ -10,7 +10,8 @@ use valv_proto::admin::v1::ExportMetadataRequest;
 /// `valv metadata ...`.
 #[derive(Debug, clap::Subcommand)]
 pub(crate) enum MetadataCommand {
-    /// Writes the record of every object version to a file, as JSON Lines. Asks the running server.
+    /// Writes the record of every object version to a file, as JSON Lines. Asks the running server; if none runs over the
+    /// data folder, reads the folder itself.
     Export(ExportArgs),
 }
 
@@ -27,7 +28,14 @@ pub(crate) struct ExportArgs {
 /// Runs the command.
 pub(crate) async fn run(command: MetadataCommand) -> anyhow::Result<()> {
     let MetadataCommand::Export(args) = command;
-    let mut client = admin::connect(&args.data.data).await?;
+    let data = &args.data.data;
+    let Ok(mut client) = admin::connect(data).await else {
+        let mut file = create_private(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
+        let lines = server::export_offline(data, &mut file).await?;
+        file.sync_all().with_context(|| format!("writing {}", args.out.display()))?;
+        println!("{} holds {lines} records", args.out.display());
+        return Ok(());
+    };
     let mut file = create_private(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let bar = indicatif::ProgressBar::new_spinner();
     let mut pieces = client.export_metadata(ExportMetadataRequest {}).await?.into_inner();

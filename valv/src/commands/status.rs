@@ -12,6 +12,10 @@ pub(crate) struct StatusArgs {
     /// Start a census first and wait until it has ended.
     #[arg(long)]
     census: bool,
+    /// Read and verify every shard before that census: finds damage that nobody has met yet, and takes as long as reading
+    /// every disk.
+    #[arg(long)]
+    verify: bool,
     /// Print JSON for scripts.
     #[arg(long)]
     json: bool,
@@ -20,9 +24,9 @@ pub(crate) struct StatusArgs {
 /// Asks the server of the data folder and prints its answer.
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<()> {
     let mut client = admin::connect(&args.data.data).await?;
-    if args.census {
+    if args.census || args.verify {
         let bar = indicatif::ProgressBar::new_spinner();
-        let mut progress = client.census(CensusRequest {}).await?.into_inner();
+        let mut progress = client.census(CensusRequest { verify: args.verify }).await?.into_inner();
         while let Some(step) = progress.message().await? {
             if let Some(census) = step.census {
                 bar.set_message(format!("{} blobs, {} shards present", census.blobs, census.shards_present));

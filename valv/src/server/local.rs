@@ -22,7 +22,8 @@ use valv_metadata_api::{EnsurePrincipal, Metadata as MetadataApi, Secret};
 use valv_proto::admin::v1 as wire;
 use valv_proto::admin::v1::admin_server::{Admin, AdminServer};
 use valv_repair::{Census, RepairService};
-use valv_shard_api::{DiskState, DiskStatus, ShardStore};
+use valv_shard_api::{DiskState, DiskStatus, ShardError, ShardStore};
+use valv_storage_node::StorageNode;
 use valv_types::AccessKeyId;
 
 /// Serves the admin service in the data folder.
@@ -47,6 +48,7 @@ pub(crate) fn serve_admin(
         cluster: folder.identity.cluster.to_string(),
         roles: config.roles.iter().map(|role| role.name().to_owned()).collect(),
         shards: storage.map(Storage::shards).or_else(|| metadata.map(|metadata| metadata.shards.clone())),
+        node: storage.map(|storage| storage.node.clone()),
         metadata: metadata.map(|metadata| metadata.service.clone()),
         repair: metadata.map(|metadata| metadata.repair.clone()),
     };
@@ -68,6 +70,7 @@ struct AdminService {
     cluster: String,
     roles: Vec<String>,
     shards: Option<Arc<dyn ShardStore>>,
+    node: Option<Arc<StorageNode>>,
     metadata: Option<Arc<MetadataService>>,
     repair: Option<Arc<RepairService>>,
 }
@@ -108,11 +111,23 @@ impl Admin for AdminService {
 
     type CensusStream = Pin<Box<dyn Stream<Item = Result<wire::CensusProgress, Status>> + Send>>;
 
-    async fn census(&self, _: Request<wire::CensusRequest>) -> Result<Response<Self::CensusStream>, Status> {
+    async fn census(&self, request: Request<wire::CensusRequest>) -> Result<Response<Self::CensusStream>, Status> {
         let repair = self
             .repair
             .clone()
             .ok_or_else(|| Status::failed_precondition("this process has no metadata role: ask the one that has"))?;
+        if request.into_inner().verify {
+            let node = self.node.as_ref();
+            let node =
+                node.ok_or_else(|| Status::failed_precondition("this process has no disks: ask the one that has"))?;
+            for disk in node.disks().await.map_err(|error| Status::unavailable(error.to_string()))? {
+                // A disk that is away has nothing to verify.
+                match node.scrub_now(disk.disk).await {
+                    Ok(_) | Err(ShardError::Away { .. }) => {}
+                    Err(error) => return Err(Status::unavailable(error.to_string())),
+                }
+            }
+        }
         let result = repair.census_now().await.map_err(|error| Status::unavailable(error.to_string()))?;
         let done = wire::CensusProgress { census: Some(census_message(&result)), finished: true };
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(done)))))

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
 use valv_codec::RootKey;
-use valv_metadata::store::{MIRROR_KEY_PURPOSE, MirrorConfig, RocksConfig, RocksMetaStore, Start};
+use valv_metadata::store::{MIRROR_KEY_PURPOSE, MirrorConfig, OnLoss, RocksConfig, RocksMetaStore, Start};
 use valv_metadata::{BootstrapConfig, KeyStore, MetadataConfig, MetadataService, RootKeyFile};
 use valv_metadata_api::{EnsurePrincipal, GetUser, Metadata as MetadataApi, MetadataError, Secret};
 use valv_repair::RepairService;
@@ -91,9 +91,15 @@ pub(crate) async fn start(
     let start = if folder.is_first_start() { Start::First } else { Start::Again };
     let mut mirror = MirrorConfig::new(shards.clone(), root.system_record_key(MIRROR_KEY_PURPOSE));
     mirror.copies = section.m + 1;
-    let store = RocksMetaStore::open(RocksConfig::new(folder.path.join(METADATA_FOLDER), start), Some(mirror))
-        .await
-        .context("opening the metadata store")?;
+    let mut store_config = RocksConfig::new(folder.path.join(METADATA_FOLDER), start);
+    if config.accept_metadata_loss {
+        store_config.on_loss = OnLoss::StartWithWhatIsLeft;
+    }
+    let store = RocksMetaStore::open(store_config, Some(mirror)).await.context("opening the metadata store")?;
+    // With disks that come up later the store opens, and only reads until its mirror can be written.
+    if tokio::time::timeout(DISKS_WAIT_MAX, store.wait_until_ready()).await.is_err() {
+        tracing::warn!("no disk takes the metadata's mirror yet: nothing can be changed until one does");
+    }
     let service_config = MetadataConfig { trash_secs: section.trash.as_secs(), ..MetadataConfig::default() };
     let service = MetadataService::open(service_config, store.clone(), keys).await?;
     bootstrap(&service, service_config.cell, config, folder, &shards).await?;
@@ -233,4 +239,19 @@ async fn serve(address: SocketAddr, service: Arc<MetadataService>) -> anyhow::Re
         }
     });
     Ok((bound, serving))
+}
+
+/// Writes every record of a data folder over which no server runs; returns how many. Changes nothing in it.
+pub(crate) async fn export_offline(data: &Path, out: &mut (dyn std::io::Write + Send)) -> anyhow::Result<u64> {
+    let path = data.join(METADATA_FOLDER);
+    if !path.exists() {
+        bail!("no server answers, and {} is not there: start the server, which rebuilds it", path.display());
+    }
+    let root = root_key(data, false)?;
+    let keys = KeyStore::open(&data.join(KEYS_FOLDER), root)?;
+    let store = RocksMetaStore::open(RocksConfig::new(path, Start::Again), None).await?;
+    let service = MetadataService::open(MetadataConfig::default(), store.clone(), keys).await?;
+    let lines = service.export_all(out).await?;
+    store.shutdown().await?;
+    Ok(lines)
 }

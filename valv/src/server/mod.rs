@@ -15,6 +15,7 @@ mod repair;
 mod storage;
 
 pub(crate) use credentials::{generate_access_key_id, generate_secret};
+pub(crate) use metadata::export_offline;
 
 use crate::config::{Config, Role};
 use anyhow::Context;
