@@ -17,6 +17,8 @@ const LEASE_BACKGROUND: u8 = 1;
 const LEASE_SECS: u64 = 30;
 /// The clock is persisted this often: what a crash forgets only makes retention longer.
 const CLOCK_EVERY: Duration = Duration::from_secs(5);
+/// Incarnations are looked through this often: their rows are never removed, and silence is a matter of minutes.
+const FENCE_EVERY: Duration = Duration::from_secs(10);
 
 impl MetadataService {
     /// Starts the background work. It ends, its current step finished, when `cancel` is cancelled; await the handle to
@@ -31,11 +33,12 @@ struct Background {
     core: Arc<Core>,
     holder: [u8; 16],
     clock_persisted: Option<Instant>,
+    fenced: Option<Instant>,
 }
 
 impl Background {
     fn new(core: Arc<Core>) -> Self {
-        Self { core, holder: *CommitId::random().as_bytes(), clock_persisted: None }
+        Self { core, holder: *CommitId::random().as_bytes(), clock_persisted: None, fenced: None }
     }
 
     async fn run(mut self, cancel: CancellationToken) {
@@ -63,7 +66,10 @@ impl Background {
         if !self.hold().await? {
             return Ok(());
         }
-        self.core.fence_silent().await?;
+        if self.fenced.is_none_or(|at| at.elapsed() >= FENCE_EVERY) {
+            self.core.fence_silent().await?;
+            self.fenced = Some(Instant::now());
+        }
         self.core.purge_trash().await?;
         Ok(())
     }

@@ -115,7 +115,7 @@ impl Core {
                     let record: PageRecord = records::decode("page", &row.ok_or_else(|| corrupt("page"))?.value)?;
                     parts.extend(self.page_view(project, index.pages_of, page, record)?);
                 }
-                for part in &parts {
+                for part in parts.iter().filter(|part| part.blob.len_bytes > 0) {
                     let blob = &part.blob;
                     attempt.put(self.rows.blob_ref(blob.blob, id), records::encode(&BlobRefRecord::from(blob)));
                 }

@@ -218,6 +218,9 @@ impl Core {
                     let row = snapshot.get(&self.rows.part_page(index.pages_of, page)).map_err(store_error)?;
                     let record: PageRecord = records::decode("page", &row.ok_or_else(|| corrupt("page"))?.value)?;
                     for part in self.page_view(bucket.record.project, index.pages_of, page, record)? {
+                        if part.blob.len_bytes == 0 {
+                            continue;
+                        }
                         out.push(self.export_blob(snapshot, &part.blob, part.offset, Some(&part))?);
                     }
                 }

@@ -345,6 +345,7 @@ struct BackupContents {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
 

@@ -26,8 +26,10 @@ mod seal;
 mod service;
 pub mod store;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod testing;
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests;
 mod trash;
 mod uploads;

@@ -102,6 +102,7 @@ pub(crate) fn check_versioning_change(
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use RetentionMode::{Compliance, Governance};

@@ -360,6 +360,7 @@ pub(crate) fn blob_ref_parts(row: &[u8]) -> Option<(BlobId, VersionId)> {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
     use proptest::prelude::*;

@@ -123,20 +123,24 @@ impl Core {
                 Settled::Done(part) => return Ok(part),
                 Settled::Again => {}
                 // The part was committed, and the upload has ended since.
-                Settled::Before(_) => return self.part_before(&request),
+                Settled::Before(_) => {
+                    let bucket = self.bucket_record(request.bucket).await?;
+                    return self.part_before(&bucket, &request);
+                }
             }
         }
         Err(MetadataError::Conflict)
     }
 
-    fn part_before(&self, request: &PutPart) -> Result<PartRecord, MetadataError> {
-        let (NewBody::Inline(blob, _) | NewBody::Blob(blob)) = &request.body else {
-            return Err(MetadataError::NoSuchUpload);
+    fn part_before(&self, bucket: &BucketRecord, request: &PutPart) -> Result<PartRecord, MetadataError> {
+        let blob = match &request.body {
+            NewBody::Inline(blob, _) | NewBody::Blob(blob) => blob.clone(),
+            NewBody::Empty => no_blob(bucket),
         };
         Ok(PartRecord {
             number: request.number,
             offset: 0,
-            blob: blob.clone(),
+            blob,
             md5: request.md5,
             checksums: request.checksums.clone(),
             modified: self.now(),
@@ -165,10 +169,13 @@ impl Core {
         attempt.expect_absent(fence_key);
 
         let (body, len_bytes) = self.add_body(&mut attempt, owner, &bucket, &request.body, &request.proof).await?;
-        let Body::Blob(blob) = body else { return Err(malformed("a part needs a blob, be it inline and empty")) };
+        let blob = match body {
+            Body::Blob(blob) => blob,
+            Body::Empty | Body::Parts(_) => no_blob(&bucket),
+        };
         if let Some(old) = &old {
             let row: PartRow = records::decode("part", &old.value)?;
-            if row.part.blob.blob == blob.blob {
+            if row.part.blob.blob == blob.blob && blob.len_bytes > 0 {
                 return self.part_view(bucket.project, request.upload, row).map(Plan::Nothing);
             }
             let snapshot = self.snapshot().await?;
@@ -416,8 +423,11 @@ impl Core {
         let bucket = bucket_of(bucket.as_ref())?;
         let record = records::decode("page", &page.ok_or(MetadataError::NoSuchVersion)?.value)?;
         let parts = self.page_view(bucket.project, request.version, request.page, record)?;
-        let blobs: Vec<BlobId> =
-            parts.iter().filter(|part| part.blob.place == BlobPlace::Inline).map(|part| part.blob.blob).collect();
+        let blobs: Vec<BlobId> = parts
+            .iter()
+            .filter(|part| part.blob.place == BlobPlace::Inline && part.blob.len_bytes > 0)
+            .map(|part| part.blob.blob)
+            .collect();
         let inline_keys: Vec<_> = blobs.iter().map(|blob| self.rows.inline(*blob)).collect();
         let rows = self.store.get_many(&inline_keys).await.map_err(store_error)?;
         let mut inline = Vec::with_capacity(blobs.len());
@@ -468,6 +478,18 @@ struct Pages {
     attempt: Attempt,
     page_offsets: Vec<u64>,
     len_bytes: u64,
+}
+
+/// What stands for the blob of a part without bytes: length 0, an id of zeros (no incarnation has number 0), no row, no
+/// reference and no key.
+fn no_blob(bucket: &BucketRecord) -> BlobRecord {
+    BlobRecord {
+        blob: BlobId::from_bytes([0; 16]),
+        len_bytes: 0,
+        layout: bucket.layout,
+        place: BlobPlace::Inline,
+        wrapped_key: Vec::new(),
+    }
 }
 
 /// An event of an upload; time and bytes are the caller's to fill in.

@@ -2,6 +2,7 @@
 
 mod background;
 mod buckets;
+mod golden;
 mod listing;
 mod model;
 mod objects;

@@ -117,6 +117,29 @@ async fn a_completed_upload_is_one_version_with_its_parts_in_pages() {
 }
 
 #[tokio::test]
+async fn a_last_part_without_bytes_is_a_part_and_no_blob() {
+    let fixture = Fixture::new().await;
+    let bucket = fixture.bucket("b", false).await;
+    let upload = open(&fixture, bucket, b"k").await;
+    fixture.service.put_part(part(&fixture, &upload, 1, 5 * MIB)).await.unwrap();
+    let empty = PutPart { body: NewBody::Empty, ..part(&fixture, &upload, 2, 1) };
+    assert_eq!(fixture.service.put_part(empty.clone()).await.unwrap().blob.len_bytes, 0);
+    fixture.service.put_part(PutPart { commit: CommitId::random(), ..empty }).await.unwrap();
+    let written = fixture.service.complete_upload(complete(&fixture, &upload, &[1, 2])).await.unwrap();
+    fixture.service.copy_object(fixture.copy(bucket, (b"k", written.version), b"copy")).await.unwrap();
+    let page = GetPartPage { version: written.version, bucket, page: 0 };
+    let page = fixture.service.get_part_page(page).await.unwrap();
+    assert_eq!((page.parts.len(), page.parts[1].offset, page.inline.len()), (2, 5 * MIB, 0));
+    let mut out = Vec::new();
+    assert_eq!(fixture.service.export_all(&mut out).await.unwrap(), 2);
+    for key in [b"k".as_slice(), b"copy"] {
+        fixture.service.delete_object(fixture.delete(bucket, key, VersionSelector::Current)).await.unwrap();
+    }
+    fixture.service.purge_trash().await.unwrap();
+    assert_eq!((fixture.live_blobs().await.len(), fixture.doomed_blobs().await.len()), (0, 1));
+}
+
+#[tokio::test]
 async fn completions_that_do_not_fit_say_what_is_wrong_and_change_nothing() {
     let fixture = Fixture::new().await;
     let bucket = fixture.bucket("b", false).await;
