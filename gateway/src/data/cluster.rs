@@ -105,6 +105,19 @@ impl Cluster {
         matches!(self.state(disk), DiskState::Online)
     }
 
+    /// Refuses what takes room while so many disks are full that no blob could be written.
+    ///
+    /// Small bodies and records travel in metadata commits, whose mirror may use the disks' reserve, because a delete needs
+    /// a commit too. Without this check they would eat the reserve up, and then nothing could be deleted any more.
+    pub(super) async fn check_room(&self, pool: PoolId) -> Result<(), DataError> {
+        let layout = self.layout(pool).await?;
+        let states = self.states.load();
+        let full = states.iter().flat_map(|states| states.values()).filter(|state| **state == DiskState::Full).count();
+        let (slots, need) = (usize::from(layout.slots()), usize::from(layout.k) + 1);
+        let have = slots.saturating_sub(full);
+        if have < need { Err(DataError::NotEnoughDisks { have, need }) } else { Ok(()) }
+    }
+
     fn state(&self, disk: DiskId) -> DiskState {
         if self.away.lock().contains(&disk) {
             return DiskState::Absent;

@@ -173,6 +173,11 @@ impl DataPath {
         BlobStream::open(Arc::clone(self), project, blob, inline, range).await
     }
 
+    /// Refuses what makes metadata grow without writing a blob (copies, new uploads) while the disks of `pool` are full.
+    pub async fn check_room(&self, pool: PoolId) -> Result<(), DataError> {
+        self.cluster.check_room(pool).await
+    }
+
     /// The layout that new blobs of `pool` are written with.
     pub async fn layout(&self, pool: PoolId) -> Result<Layout, DataError> {
         self.cluster.layout(pool).await

@@ -99,6 +99,7 @@ impl BlobWriter {
         expected_len: Option<u64>,
     ) -> Result<Self, DataError> {
         layout.check()?;
+        path.cluster.check_room(layout.pool).await?;
         let sequence = path.incarnations.begin()?;
         let blob = sequence.blob;
         if expected_len.is_none_or(|len| len > inline_len_bytes_max(&layout)) {

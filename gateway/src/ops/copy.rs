@@ -294,6 +294,7 @@ async fn share(
         commit: CommitId::random(),
     };
     let source_key = String::from_utf8_lossy(source.key.as_bytes()).into_owned();
+    cx.shared.data.check_room(bucket.layout.pool).await?;
     cx.shared
         .commit(move |metadata| {
             let request = request.clone();

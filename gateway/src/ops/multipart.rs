@@ -50,6 +50,7 @@ pub(crate) async fn create(cx: &Context) -> Answer {
     if lock != Default::default() {
         cx.may(Action::WriteLock, &bucket)?;
     }
+    cx.shared.data.check_room(bucket.layout.pool).await?;
     let request = CreateUpload {
         actor: cx.actor(),
         bucket: bucket.id,
