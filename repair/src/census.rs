@@ -1,11 +1,12 @@
 //! The census: compares what metadata says should exist with what each disk says it has.
 
 use crate::plan::{ChunkPlaces, ShardState};
+use crate::rebuild::Outcome;
 use crate::service::{RepairError, Shared};
 use std::collections::{BTreeMap, HashMap};
-use valv_metadata_api::LiveBlob;
-use valv_shard_api::{STAT_KEYS_MAX, ShardStat};
-use valv_types::{ChunkId, DiskId, TimestampMicros};
+use valv_metadata_api::{ClusterMap, Empty, ListBlobs, LiveBlob};
+use valv_shard_api::ShardStat;
+use valv_types::{BlobId, ChunkId, DiskId, PoolMap, TimestampMicros};
 
 /// What a census found. "Healthy" is said only after one that found every shard on every disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -20,7 +21,7 @@ pub struct Census {
     pub shards_expected: u64,
     /// Shards that do, after what this pass rebuilt.
     pub shards_present: u64,
-    /// Shards that their disk has not got, and could not be rebuilt.
+    /// Shards that their disk has not got, or only of another generation or length, and that could not be rebuilt.
     pub shards_missing: u64,
     /// Shards that their disk found damaged, and could not be rebuilt.
     pub shards_quarantined: u64,
@@ -28,20 +29,27 @@ pub struct Census {
     pub shards_unreachable: u64,
     /// Chunks with fewer good shards than they need, on disks that all answered.
     pub chunks_lost: u64,
+    /// Blobs whose layout no pool of the cluster map places: nothing of them was looked at.
+    pub blobs_unplaced: u64,
 }
 
 impl Census {
     /// Whether every shard that should exist does.
     pub fn is_complete(&self) -> bool {
-        self.shards_present == self.shards_expected
+        self.shards_present == self.shards_expected && self.chunks_lost == 0 && self.blobs_unplaced == 0
+    }
+
+    /// Whether nothing but the return of a disk can bring the next census further.
+    pub(crate) fn only_waits_for_disks(&self) -> bool {
+        self.shards_missing == 0 && self.shards_quarantined == 0 && self.blobs_unplaced == 0
     }
 
     /// Counts a chunk as it is now.
-    pub(crate) fn count(&mut self, chunk: &ChunkPlaces) {
+    fn count(&mut self, chunk: &ChunkPlaces) {
         self.chunks += 1;
-        for place in &chunk.shards {
+        for state in chunk.counted() {
             self.shards_expected += 1;
-            *match place.state {
+            *match state {
                 ShardState::Present { .. } => &mut self.shards_present,
                 ShardState::Missing => &mut self.shards_missing,
                 ShardState::Quarantined => &mut self.shards_quarantined,
@@ -51,28 +59,96 @@ impl Census {
     }
 }
 
+/// Blobs in a page of the census.
+const PAGE: u32 = 1000;
 /// Chunks looked at together: 1,024 chunks of six shards are six `stat` calls and some hundred KiB.
-pub(crate) const CHUNKS_PER_STEP: usize = 1024;
+const CHUNKS_PER_STEP: usize = 1024;
 
-impl Shared {
-    /// The chunks of `blobs`, a step at a time, with where their shards belong.
-    pub(crate) async fn steps(&self, blobs: &[LiveBlob]) -> Result<Vec<Vec<ChunkPlaces>>, RepairError> {
-        let map = self.metadata.get_cluster_map(valv_metadata_api::Empty {}).await?;
-        let mut steps = vec![Vec::new()];
-        for blob in blobs {
-            blob.layout.check().map_err(|_| RepairError::Layout { blob: blob.blob })?;
-            let pool = map.pool(blob.layout.pool).ok_or(RepairError::Layout { blob: blob.blob })?;
-            for geometry in blob.layout.chunks(blob.len_bytes) {
-                let id = ChunkId { blob: blob.blob, index: geometry.index };
-                let places =
-                    ChunkPlaces::of(pool, &blob.layout, id, geometry).ok_or(RepairError::Layout { blob: blob.blob })?;
-                match steps.last_mut() {
-                    Some(step) if step.len() < CHUNKS_PER_STEP => step.push(places),
-                    _ => steps.push(vec![places]),
+/// The chunks of blobs, a step at a time, with where their shards belong. Made as they are asked for: a page of the
+/// largest blobs has hundreds of thousands.
+pub(crate) struct Steps<'a> {
+    map: &'a ClusterMap,
+    blobs: std::slice::Iter<'a, LiveBlob>,
+    /// The blob that the next chunk is of, its pool, and the chunk's index.
+    current: Option<(&'a LiveBlob, &'a PoolMap, u32)>,
+    /// Blobs that the map does not place.
+    pub(crate) unplaced: Vec<BlobId>,
+}
+
+impl<'a> Steps<'a> {
+    pub(crate) fn new(map: &'a ClusterMap, blobs: &'a [LiveBlob]) -> Self {
+        Self { map, blobs: blobs.iter(), current: None, unplaced: Vec::new() }
+    }
+
+    fn next_chunk(&mut self) -> Option<ChunkPlaces> {
+        loop {
+            let Some((blob, pool, index)) = self.current else {
+                let blob = self.blobs.next()?;
+                match self.map.pool(blob.layout.pool).filter(|_| blob.layout.check().is_ok()) {
+                    Some(pool) => self.current = Some((blob, pool, 0)),
+                    None => self.unplaced.push(blob.blob),
+                }
+                continue;
+            };
+            let Some(geometry) = blob.layout.chunk(blob.len_bytes, index) else {
+                self.current = None;
+                continue;
+            };
+            let chunk = ChunkId { blob: blob.blob, index };
+            match ChunkPlaces::of(pool, &blob.layout, chunk, geometry) {
+                Some(places) => {
+                    self.current = index.checked_add(1).map(|next| (blob, pool, next));
+                    return Some(places);
+                }
+                None => {
+                    self.unplaced.push(blob.blob);
+                    self.current = None;
                 }
             }
         }
-        Ok(steps)
+    }
+}
+
+impl Iterator for Steps<'_> {
+    type Item = Vec<ChunkPlaces>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let step: Vec<_> = std::iter::from_fn(|| self.next_chunk()).take(CHUNKS_PER_STEP).collect();
+        (!step.is_empty()).then_some(step)
+    }
+}
+
+impl Shared {
+    /// A full pass over everything that is referenced; rebuilds what is missing as it goes.
+    pub(crate) async fn census(&self) -> Result<Census, RepairError> {
+        let mut census = Census::default();
+        let mut after = None;
+        loop {
+            let blobs = self.metadata.list_blobs(ListBlobs { after, limit: PAGE }).await?;
+            let Some(last) = blobs.last().map(|blob| blob.blob) else { break };
+            census.blobs += blobs.len() as u64;
+            // Anew for each page: placement groups may change during a pass of hours.
+            let map = self.metadata.get_cluster_map(Empty {}).await?;
+            let mut steps = Steps::new(&map, &blobs);
+            for mut chunks in steps.by_ref() {
+                self.look(&mut chunks).await;
+                for (chunk, outcome) in self.mend_all(chunks).await? {
+                    match outcome {
+                        Outcome::Gone => continue,
+                        Outcome::Lost => census.chunks_lost += 1,
+                        Outcome::Complete | Outcome::Waiting => {}
+                    }
+                    census.count(&chunk);
+                }
+            }
+            for blob in &steps.unplaced {
+                tracing::error!(%blob, "no pool of the cluster map places this blob");
+                census.blobs_unplaced += 1;
+            }
+            after = Some(last);
+        }
+        census.ended = TimestampMicros::now();
+        Ok(census)
     }
 
     /// Asks the disks about every shard of these chunks.
@@ -103,17 +179,5 @@ impl Shared {
                 };
             }
         }
-    }
-
-    /// One answer for each key: `None` if the disk did not give any.
-    async fn stat(&self, disk: DiskId, keys: Vec<valv_types::ShardKey>) -> Vec<Option<Option<ShardStat>>> {
-        let mut answers = Vec::with_capacity(keys.len());
-        for keys in keys.chunks(STAT_KEYS_MAX) {
-            match self.shards.stat(disk, keys.to_vec()).await {
-                Ok(found) if found.len() == keys.len() => answers.extend(found.into_iter().map(Some)),
-                Ok(_) | Err(_) => answers.extend(std::iter::repeat_n(None, keys.len())),
-            }
-        }
-        answers
     }
 }

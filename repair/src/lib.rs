@@ -4,11 +4,17 @@
 //! a plaintext or how either side stores things. Nothing here deletes on the evidence of absence: shards are deleted only
 //! when metadata says that their blob is doomed or an orphan.
 
+mod ask;
 mod census;
 mod plan;
+mod queue;
 mod rebuild;
 mod reclaim;
 mod service;
 
 pub use census::Census;
 pub use service::{RepairConfig, RepairError, RepairService, RepairStatus};
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests;

@@ -68,6 +68,22 @@ impl ChunkPlaces {
         }
     }
 
+    /// What each shard counts as. One of another generation is as good as missing: it was coded from other bytes.
+    pub(crate) fn counted(&self) -> impl Iterator<Item = ShardState> + '_ {
+        let generation = self.generation();
+        self.shards.iter().map(move |place| match place.state {
+            ShardState::Present { generation: found } if Some(found) != generation => ShardState::Missing,
+            state => state,
+        })
+    }
+
+    /// Notes what was learnt about one shard since the disks were asked.
+    pub(crate) fn set(&mut self, key: ShardKey, state: ShardState) {
+        if let Some(own) = self.shards.iter_mut().find(|own| own.key == key) {
+            own.state = state;
+        }
+    }
+
     /// The generation that most present shards have; of equals the newest.
     fn generation(&self) -> Option<u32> {
         let found = || {
@@ -97,6 +113,7 @@ pub(crate) enum Verdict {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use valv_types::{BlobId, Epoch, IncarnationId, PlacementGroup, PoolId};
 
     fn chunk(states: [ShardState; 6]) -> ChunkPlaces {
@@ -130,6 +147,12 @@ mod tests {
     }
 
     #[test]
+    fn a_stale_shard_is_never_counted_as_present() {
+        let counted: Vec<_> = chunk([GOOD, GOOD, STALE, GOOD, AWAY, BAD]).counted().collect();
+        assert_eq!(counted, [GOOD, GOOD, GONE, GOOD, AWAY, BAD]);
+    }
+
+    #[test]
     fn verdicts_follow_from_what_the_disks_say() {
         for (states, expected) in [
             ([GOOD; 6], "complete"),
@@ -144,6 +167,43 @@ mod tests {
             ([AWAY; 6], "waiting"),
         ] {
             assert_eq!(text(chunk(states).verdict()), expected, "{states:?}");
+        }
+    }
+
+    fn any_state() -> impl Strategy<Value = ShardState> {
+        prop_oneof![4 => Just(GOOD), 1 => Just(STALE), 2 => Just(GONE), 2 => Just(BAD), 2 => Just(AWAY)]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(512))]
+
+        #[test]
+        fn whatever_the_disks_say_nothing_is_written_where_a_shard_may_be(
+            states in proptest::array::uniform6(any_state()),
+        ) {
+            let places = chunk(states);
+            let state_of = |place: &ShardPlace| states[usize::from(place.key.shard)];
+            let good = places.counted().filter(|state| matches!(state, ShardState::Present { .. })).count();
+            let unknown = states.iter().filter(|state| **state == AWAY).count();
+            match places.verdict() {
+                Verdict::Complete => prop_assert_eq!(good, 6, "healthy is all, not most"),
+                Verdict::Waiting => prop_assert!(unknown > 0, "something else would have to be done"),
+                Verdict::Lost { have, need } => {
+                    prop_assert_eq!((have, need, unknown), (good, 4, 0), "what is away may still be good");
+                    prop_assert!(have < need);
+                }
+                Verdict::Rebuild { sources, wanted, generation } => {
+                    prop_assert!(sources.len() >= 4 && !wanted.is_empty());
+                    prop_assert_eq!(sources.len() + wanted.len() + unknown, 6);
+                    for source in &sources {
+                        prop_assert_eq!(state_of(source), ShardState::Present { generation }, "never of two codings");
+                    }
+                    for place in &wanted {
+                        prop_assert_ne!(state_of(place), ShardState::Present { generation });
+                        prop_assert_ne!(state_of(place), AWAY);
+                    }
+                }
+            }
         }
     }
 }

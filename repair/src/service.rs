@@ -1,48 +1,69 @@
 //! The service: when a census or a repair is due, how much it may take, and what it tells.
 
 use crate::census::Census;
-use crate::plan::ChunkPlaces;
-use crate::rebuild::Outcome;
-use futures_util::stream::{self, StreamExt};
+use crate::queue::Waiting;
 use parking_lot::Mutex;
 use prometheus::{IntCounter, IntGauge, Registry};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc, watch};
+use tokio::sync::{Notify, RwLock, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use valv_metadata_api::{BlobIds, Limit, ListBlobs, Metadata, MetadataError};
+use valv_metadata_api::{BlobIds, Limit, Metadata, MetadataError};
 use valv_shard_api::{DiskState, ShardError, ShardStore};
-use valv_types::{BlobId, DiskId, SYSTEM_POOL, ShardKey, TimestampMicros};
+use valv_types::{BlobId, DiskId, SYSTEM_POOL, ShardKey};
 
 /// How repair behaves.
 #[derive(Debug, Clone)]
 pub struct RepairConfig {
     /// Bytes that repair reads and writes per second at most, all disks together.
     pub bytes_per_s: u64,
-    /// Chunks in work at once. A 4+2 chunk takes k+m shards of 2 MiB: four are 50 MiB.
+    /// Chunks in work at once, by the census and by the queue each: small ones wait for disks, and share their syncs.
     pub chunks_in_flight: usize,
+    /// Memory for shards in work, of the census and the queue together. A 4+2 chunk takes k+m shards of 2 MiB.
+    pub memory_bytes: u64,
+    /// How long a disk may take for one answer. A pass goes on without one that takes longer.
+    pub answer_within: Duration,
     /// How often a full census runs if nothing else asks for one.
     pub census_every: Duration,
     /// How often the repair queue and the doomed blobs are looked at.
     pub pass_every: Duration,
     /// How often every disk is searched for orphans.
     pub orphans_every: Duration,
+    /// How often the disks are asked how they are.
+    pub disks_every: Duration,
+    /// First pause before a blob of the queue, a disk that did not delete or an incomplete census is tried again. It
+    /// doubles up to a quarter of an hour.
+    pub retry_after: Duration,
 }
 
 impl Default for RepairConfig {
     fn default() -> Self {
         Self {
             bytes_per_s: 256 << 20,
-            chunks_in_flight: 4,
+            chunks_in_flight: 16,
+            memory_bytes: 64 << 20,
+            answer_within: Duration::from_secs(60),
             census_every: Duration::from_secs(24 * 3600),
             pass_every: Duration::from_secs(2),
             orphans_every: Duration::from_secs(600),
+            disks_every: Duration::from_secs(1),
+            retry_after: Duration::from_secs(5),
         }
     }
 }
+
+impl RepairConfig {
+    /// The memory budget in the semaphore's unit.
+    pub(crate) fn memory_kib(&self) -> u32 {
+        u32::try_from(self.memory_bytes.div_ceil(1024)).unwrap_or(u32::MAX).clamp(1, MEMORY_KIB_MAX)
+    }
+}
+
+/// Half of what a semaphore of tokio's can count on a 32-bit machine: 256 GiB.
+const MEMORY_KIB_MAX: u32 = 1 << 28;
 
 /// Why a pass ended early. It is tried again.
 #[derive(Debug, thiserror::Error)]
@@ -56,12 +77,6 @@ pub enum RepairError {
     /// The code refused what it was given: a bug.
     #[error(transparent)]
     Code(#[from] valv_erasure::ErasureError),
-    /// A record's layout can't be, or its pool is unknown.
-    #[error("blob {blob} has a layout that no pool places")]
-    Layout {
-        /// The blob.
-        blob: BlobId,
-    },
     /// The service is stopping.
     #[error("repair is stopping")]
     Stopped,
@@ -88,8 +103,9 @@ pub(crate) struct Metrics {
     pub(crate) chunks_lost: IntCounter,
     pub(crate) blobs_deleted: IntCounter,
     pub(crate) orphans_deleted: IntCounter,
-    queue: IntGauge,
+    pub(crate) queue: IntGauge,
     missing: IntGauge,
+    unrepairable: IntGauge,
     healthy: IntGauge,
 }
 
@@ -116,6 +132,10 @@ impl Metrics {
             )?,
             queue: gauge("valv_repair_queue_blobs", "Blobs waiting for repair")?,
             missing: gauge("valv_census_shards_not_present", "Shards that the last census did not find")?,
+            unrepairable: gauge(
+                "valv_census_chunks_lost",
+                "Chunks that the last census found with too few good shards",
+            )?,
             healthy: gauge("valv_census_healthy", "1 if the last census found every shard and nothing changed since")?,
         })
     }
@@ -127,25 +147,29 @@ pub(crate) struct Shared {
     pub(crate) shards: Arc<dyn ShardStore>,
     pub(crate) config: RepairConfig,
     pub(crate) metrics: Metrics,
-    pub(crate) in_flight: Semaphore,
+    /// One permit for each KiB of shards in work.
+    pub(crate) memory: Semaphore,
+    /// Held for reading from the question whether a blob is referenced until its shards are written; taken for writing
+    /// between learning that blobs are doomed and deleting their shards.
+    pub(crate) writing: RwLock<()>,
     /// Until when the bandwidth budget is used up.
     pub(crate) due: Mutex<Instant>,
-    state: Mutex<State>,
-    census_wanted: Notify,
-    disks_changed: Notify,
+    pub(crate) state: Mutex<State>,
+    pub(crate) census_wanted: Notify,
+    pub(crate) queue_wanted: Notify,
     census_ended: watch::Sender<u64>,
 }
 
 #[derive(Default)]
-struct State {
+pub(crate) struct State {
     disks: BTreeMap<DiskId, DiskSeen>,
     /// Grows with each change of a disk.
-    disks_version: u64,
-    last_census: Option<Census>,
+    pub(crate) disks_version: u64,
+    pub(crate) last_census: Option<Census>,
     /// `disks_version` when the last census began.
     census_of_version: u64,
     censuses_begun: u64,
-    queue: u64,
+    pub(crate) queue: u64,
 }
 
 /// What matters about a disk: whether its shards can have changed since it was last seen.
@@ -156,15 +180,14 @@ struct DiskSeen {
     formatted: [u8; 16],
 }
 
-/// Blobs in a page of the census.
-const PAGE: u32 = 1000;
 /// Blobs of the queue looked at in one pass; those that wait for a disk must not hide those that don't.
-const QUEUE_PAGE: u32 = 10_000;
-/// First and longest pause before a queue that made no progress, or an incomplete census, is tried again.
-const BACKOFF_MIN: Duration = Duration::from_secs(5);
-const BACKOFF_MAX: Duration = Duration::from_secs(120);
-/// How often the disks are asked how they are.
-const DISKS_EVERY: Duration = Duration::from_secs(1);
+pub(crate) const QUEUE_PAGE: u32 = 10_000;
+/// Longest pause before something is tried again.
+pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
+/// An incomplete census is not repeated before this many times as long as it took: it may be of millions of blobs.
+const CENSUS_REST: u32 = 4;
+/// The first search for orphans comes this soon after the start.
+const FIRST_ORPHANS_AFTER: Duration = Duration::from_secs(60);
 /// Corrupt shards reported together in one commit.
 const REPORTS_PER_COMMIT: usize = 256;
 
@@ -188,12 +211,13 @@ impl RepairService {
             metadata,
             shards,
             metrics: Metrics::register(registry)?,
-            in_flight: Semaphore::new(config.chunks_in_flight.max(1)),
+            memory: Semaphore::new(config.memory_kib() as usize),
+            writing: RwLock::new(()),
             config,
             due: Mutex::new(Instant::now()),
             state: Mutex::default(),
             census_wanted: Notify::new(),
-            disks_changed: Notify::new(),
+            queue_wanted: Notify::new(),
             census_ended: watch::Sender::new(0),
         });
         let cancel = CancellationToken::new();
@@ -240,7 +264,10 @@ impl RepairService {
         let mut ended = self.shared.census_ended.subscribe();
         let begun_before = self.shared.state.lock().censuses_begun;
         self.shared.census_wanted.notify_one();
-        ended.wait_for(|&number| number > begun_before).await.map_err(|_| RepairError::Stopped)?;
+        tokio::select! {
+            () = self.cancel.cancelled() => return Err(RepairError::Stopped),
+            ended = ended.wait_for(|&number| number > begun_before) => drop(ended.map_err(|_| RepairError::Stopped)?),
+        }
         self.shared.state.lock().last_census.ok_or(RepairError::Stopped)
     }
 
@@ -267,7 +294,7 @@ impl Shared {
             if let Err(error) = self.see_disks().await {
                 tracing::debug!(%error, "the disks could not be asked");
             }
-            tokio::time::sleep(DISKS_EVERY).await;
+            tokio::time::sleep(self.config.disks_every).await;
         }
     }
 
@@ -282,7 +309,8 @@ impl Shared {
         if state.disks != seen {
             state.disks = seen;
             state.disks_version += 1;
-            self.disks_changed.notify_waiters();
+            // What waits in the queue may have become possible.
+            self.queue_wanted.notify_one();
             self.census_wanted.notify_one();
         }
         self.metrics.healthy.set(i64::from(state.is_healthy()));
@@ -291,11 +319,11 @@ impl Shared {
 
     /// One census after the other: when one is wanted, when one is due, and again soon while one was incomplete.
     async fn run_census(self: Arc<Self>) {
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = self.config.retry_after;
         let mut pause = self.config.census_every;
         loop {
             tokio::select! {
-                () = self.census_wanted.notified() => backoff = BACKOFF_MIN,
+                () = self.census_wanted.notified() => backoff = self.config.retry_after,
                 () = tokio::time::sleep(pause) => {}
             }
             let (number, version) = {
@@ -303,129 +331,74 @@ impl Shared {
                 state.censuses_begun += 1;
                 (state.censuses_begun, state.disks_version)
             };
+            let begun = Instant::now();
             pause = match self.census().await {
                 Ok(census) => {
                     let is_complete = census.is_complete();
+                    let not_present = census.shards_expected - census.shards_present;
+                    self.metrics.missing.set(i64::try_from(not_present).unwrap_or(i64::MAX));
+                    self.metrics.unrepairable.set(i64::try_from(census.chunks_lost).unwrap_or(i64::MAX));
                     let mut state = self.state.lock();
                     state.last_census = Some(census);
                     state.census_of_version = version;
-                    self.metrics
-                        .missing
-                        .set(i64::try_from(census.shards_expected - census.shards_present).unwrap_or(i64::MAX));
+                    // A disk that returns asks for a census itself.
+                    let is_waiting = census.only_waits_for_disks() && state.disks.values().any(|disk| !disk.is_here);
                     drop(state);
                     tracing::info!(?census, is_complete, "a census has ended");
                     self.census_ended.send_replace(number);
-                    if is_complete { self.config.census_every } else { backoff }
+                    if is_complete || is_waiting {
+                        self.config.census_every
+                    } else {
+                        backoff.max(begun.elapsed() * CENSUS_REST)
+                    }
                 }
                 Err(error) => {
                     tracing::warn!(%error, "a census was cut short");
-                    backoff
+                    backoff.max(begun.elapsed())
                 }
             };
             backoff = (backoff * 2).min(BACKOFF_MAX);
         }
     }
 
-    /// A full pass over everything that is referenced; rebuilds what is missing as it goes.
-    async fn census(&self) -> Result<Census, RepairError> {
-        let mut census = Census::default();
-        let mut after = None;
-        loop {
-            let blobs = self.metadata.list_blobs(ListBlobs { after, limit: PAGE }).await?;
-            let Some(last) = blobs.last().map(|blob| blob.blob) else { break };
-            census.blobs += blobs.len() as u64;
-            for mut chunks in self.steps(&blobs).await? {
-                self.look(&mut chunks).await;
-                for (chunk, outcome) in self.mend_all(chunks).await? {
-                    match outcome {
-                        Outcome::Gone => continue,
-                        Outcome::Lost => census.chunks_lost += 1,
-                        Outcome::Complete | Outcome::Waiting => {}
-                    }
-                    census.count(&chunk);
-                }
-            }
-            after = Some(last);
-        }
-        census.ended = TimestampMicros::now();
-        Ok(census)
-    }
-
-    /// Mends chunks, several at a time, and returns them as they are then.
-    async fn mend_all(&self, chunks: Vec<ChunkPlaces>) -> Result<Vec<(ChunkPlaces, Outcome)>, RepairError> {
-        let mended = stream::iter(chunks).map(|mut chunk| async move {
-            let outcome = self.mend(&mut chunk).await?;
-            Ok((chunk, outcome))
-        });
-        mended.buffer_unordered(self.config.chunks_in_flight.max(1)).collect::<Vec<_>>().await.into_iter().collect()
-    }
-
     /// Works the repair queue off.
     async fn run_queue(self: Arc<Self>) {
-        let mut backoff = self.config.pass_every;
+        let mut waiting = Waiting::default();
         loop {
             tokio::select! {
-                () = self.disks_changed.notified() => backoff = self.config.pass_every,
-                () = tokio::time::sleep(backoff) => {}
+                () = self.queue_wanted.notified() => {}
+                () = tokio::time::sleep(self.config.pass_every) => {}
             }
-            backoff = match self.work_queue().await {
-                Ok(Progress { left: 0, .. }) => self.config.pass_every,
-                Ok(Progress { finished, .. }) if finished > 0 => self.config.pass_every,
-                Ok(_) => (backoff * 2).clamp(self.config.pass_every, BACKOFF_MAX),
-                Err(error) => {
-                    tracing::warn!(%error, "the repair queue could not be worked off");
-                    (backoff * 2).clamp(self.config.pass_every, BACKOFF_MAX)
-                }
-            };
-        }
-    }
-
-    async fn work_queue(&self) -> Result<Progress, RepairError> {
-        let blobs = self.metadata.list_repairs(Limit { limit: QUEUE_PAGE }).await?;
-        let mut unfinished: BTreeSet<BlobId> = BTreeSet::new();
-        for page in blobs.chunks(PAGE as usize) {
-            for mut chunks in self.steps(page).await? {
-                self.look(&mut chunks).await;
-                for (chunk, outcome) in self.mend_all(chunks).await? {
-                    if let (Outcome::Waiting | Outcome::Lost, Some(place)) = (outcome, chunk.shards.first()) {
-                        unfinished.insert(place.key.blob);
-                    }
-                }
+            if let Err(error) = self.work_queue(&mut waiting).await {
+                tracing::warn!(%error, "the repair queue could not be worked off");
+                tokio::time::sleep(self.config.retry_after).await;
             }
         }
-        let finished: Vec<BlobId> =
-            blobs.iter().map(|blob| blob.blob).filter(|blob| !unfinished.contains(blob)).collect();
-        let progress = Progress { finished: finished.len() as u64, left: unfinished.len() as u64 };
-        if !finished.is_empty() {
-            self.metadata.finish_repairs(BlobIds { blobs: finished }).await?;
-        }
-        self.state.lock().queue = progress.left;
-        self.metrics.queue.set(i64::try_from(progress.left).unwrap_or(i64::MAX));
-        Ok(progress)
     }
 
     async fn run_doomed(self: Arc<Self>) {
-        let mut pause = self.config.pass_every;
+        let mut backoff = self.config.pass_every;
+        let mut pause = backoff;
         loop {
-            tokio::select! {
-                () = self.disks_changed.notified() => {}
-                () = tokio::time::sleep(pause) => {}
-            }
-            pause = match self.delete_doomed().await {
-                // There may be more.
-                Ok(finished) if finished > 0 => Duration::ZERO,
-                Ok(_) => self.config.pass_every,
+            tokio::time::sleep(pause).await;
+            (pause, backoff) = match self.delete_doomed().await {
+                Ok(pass) if pass.refused > 0 => (backoff, (backoff * 2).min(BACKOFF_MAX)),
+                // A full list made room for more.
+                Ok(pass) if pass.is_full && pass.finished > 0 => (Duration::ZERO, self.config.pass_every),
+                Ok(_) => (self.config.pass_every, self.config.pass_every),
                 Err(error) => {
                     tracing::warn!(%error, "doomed blobs could not be deleted");
-                    BACKOFF_MIN
+                    (backoff.max(self.config.retry_after), (backoff * 2).min(BACKOFF_MAX))
                 }
             };
         }
     }
 
     async fn run_orphans(self: Arc<Self>) {
+        let mut pause = self.config.orphans_every.min(FIRST_ORPHANS_AFTER);
         loop {
-            tokio::time::sleep(self.config.orphans_every).await;
+            tokio::time::sleep(pause).await;
+            pause = self.config.orphans_every;
             if let Err(error) = self.delete_orphans().await {
                 tracing::warn!(%error, "the search for orphans was cut short");
             }
@@ -441,16 +414,17 @@ impl Shared {
             if blobs.is_empty() {
                 continue;
             }
-            let queued = self.metadata.queue_repair(BlobIds { blobs: blobs.into_iter().collect() }).await;
-            if let Err(error) = queued {
-                // The shards stay quarantined on their disks, so the next census finds them.
-                tracing::warn!(%error, "damaged shards could not be queued for repair");
+            match self.metadata.queue_repair(BlobIds { blobs: blobs.into_iter().collect() }).await {
+                Ok(_) => self.queue_wanted.notify_one(),
+                // The shards stay quarantined on their disks, so the next scan of those finds them.
+                Err(error) => tracing::warn!(%error, "damaged shards could not be queued for repair"),
             }
         }
     }
-}
 
-struct Progress {
-    finished: u64,
-    left: u64,
+    /// Disks that were away when they were last looked at.
+    pub(crate) fn disks_away(&self) -> BTreeSet<DiskId> {
+        let state = self.state.lock();
+        state.disks.iter().filter(|(_, seen)| !seen.is_here).map(|(disk, _)| *disk).collect()
+    }
 }
