@@ -252,7 +252,10 @@ mod tests {
             ("x-amz-if-match-last-modified-time", SAME),
         ]))
         .expect("condition");
-        assert_eq!((condition.if_match_len_bytes, condition.if_match_modified_secs), (Some(7), Some(MODIFIED.as_secs())));
+        assert_eq!(
+            (condition.if_match_len_bytes, condition.if_match_modified_secs),
+            (Some(7), Some(MODIFIED.as_secs()))
+        );
         assert!(delete_condition(&headers(&[("x-amz-if-match-size", "x")])).is_err());
     }
 }

@@ -176,7 +176,9 @@ impl Shared {
         loop {
             let outcome = attempt(Arc::clone(&self.metadata)).await;
             match &outcome {
-                Err(MetadataError::Unavailable { .. } | MetadataError::Conflict) if Instant::now() + pause < deadline => {
+                Err(MetadataError::Unavailable { .. } | MetadataError::Conflict)
+                    if Instant::now() + pause < deadline =>
+                {
                     tokio::time::sleep(pause).await;
                     pause *= 2;
                 }
@@ -188,10 +190,7 @@ impl Shared {
 
 /// Whether a commit that failed like this may have happened all the same.
 const fn is_unknown(error: &MetadataError) -> bool {
-    matches!(
-        error,
-        MetadataError::Unavailable { .. } | MetadataError::Corrupt { .. } | MetadataError::Malformed { .. }
-    )
+    matches!(error, MetadataError::Unavailable { .. } | MetadataError::Corrupt { .. } | MetadataError::Malformed { .. })
 }
 
 #[async_trait]
@@ -207,7 +206,8 @@ impl Handler for Gateway {
             Ok(Named { operation: Ok(operation), .. }) => operation.name(),
             _ => "Unknown",
         };
-        let span = tracing::info_span!("s3", request_id = %conn.request_id, operation = name, bucket = tracing::field::Empty);
+        let span =
+            tracing::info_span!("s3", request_id = %conn.request_id, operation = name, bucket = tracing::field::Empty);
         let answer = async {
             match named {
                 Ok(named) => named.answer(shared, parts, body, conn).await,

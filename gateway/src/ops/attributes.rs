@@ -19,9 +19,8 @@ const NAMES: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass", "Ob
 
 /// Which attributes the request asks for, in one header or several.
 fn asked(cx: &Context) -> Result<Vec<&'static str>, S3Error> {
-    let invalid = |name: &str| {
-        S3Error::invalid_argument("Invalid attribute name specified.", "x-amz-object-attributes", name)
-    };
+    let invalid =
+        |name: &str| S3Error::invalid_argument("Invalid attribute name specified.", "x-amz-object-attributes", name);
     let mut asked = Vec::new();
     for value in cx.headers.get_all("x-amz-object-attributes") {
         for name in value.to_str().map_err(|_| invalid(""))?.split(',').map(str::trim).filter(|name| !name.is_empty()) {
@@ -29,7 +28,9 @@ fn asked(cx: &Context) -> Result<Vec<&'static str>, S3Error> {
         }
     }
     if asked.is_empty() {
-        return Err(invalid("").with_message("The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty"));
+        return Err(invalid("").with_message(
+            "The x-amz-object-attributes header specifying the attributes to be retrieved is either missing or empty",
+        ));
     }
     Ok(asked)
 }
@@ -94,7 +95,8 @@ fn write_parts(xml: &mut Writer, parts: &Parts, count: u32, found: &FoundObject)
         xml.value("IsTruncated", parts.is_truncated);
         for part in parts.parts.iter().filter(|_| composite.is_some()) {
             xml.element("Part", |xml| {
-                let told = part.checksums.iter().filter(|one| composite.is_some_and(|all| all.algorithm == one.algorithm));
+                let told =
+                    part.checksums.iter().filter(|one| composite.is_some_and(|all| all.algorithm == one.algorithm));
                 for one in told {
                     xml.text(checksum::element_name(one.algorithm), &checksum::encode(&one.value));
                 }

@@ -117,7 +117,8 @@ mod tests {
     fn versioning_is_read_as_aws_reads_it() {
         let read = |inner: &str| {
             let xml = format!("<VersioningConfiguration>{inner}</VersioningConfiguration>");
-            read_versioning(&parse(xml.as_bytes(), "VersioningConfiguration").expect("XML")).map_err(|error| error.code())
+            read_versioning(&parse(xml.as_bytes(), "VersioningConfiguration").expect("XML"))
+                .map_err(|error| error.code())
         };
         for (inner, expected) in [
             ("<Status>Enabled</Status>", Ok(Versioning::Enabled)),

@@ -111,10 +111,8 @@ fn assemble(upload: &Upload, uploaded: &[PartRecord], list: &[Listed]) -> Result
     }
     let etag = checksum::multipart_etag(parts.iter().map(|part| &part.md5));
     let (algorithm, kind) = upload.checksum.unwrap_or((CHECKSUM_DEFAULT, ChecksumType::FullObject));
-    let checksums = combined(&parts, algorithm, kind)
-        .map(|value| Checksum { algorithm, kind, value })
-        .into_iter()
-        .collect();
+    let checksums =
+        combined(&parts, algorithm, kind).map(|value| Checksum { algorithm, kind, value }).into_iter().collect();
     Ok(Assembled { etag, len_bytes, checksums })
 }
 
@@ -126,7 +124,9 @@ fn check_part_checksums(upload: &Upload, part: &PartRecord, listed: &Listed) -> 
         }
     }
     match upload.checksum {
-        Some((algorithm, ChecksumType::Composite)) if !listed.checksums.iter().any(|(given, _)| *given == algorithm) => {
+        Some((algorithm, ChecksumType::Composite))
+            if !listed.checksums.iter().any(|(given, _)| *given == algorithm) =>
+        {
             Err(S3Error::invalid_request(format!(
                 "The upload was created using a {} checksum. The complete request must include the checksum for each part. \
                  It was missing for part {} in the request.",
@@ -217,13 +217,8 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
     let list = read_list(&parse(&body, "CompleteMultipartUpload")?)?;
     drop(body);
 
-    let request = ListParts {
-        bucket: bucket.id,
-        key: key.clone(),
-        upload: id,
-        after: 0,
-        limit: u32::from(PART_NUMBER_MAX),
-    };
+    let request =
+        ListParts { bucket: bucket.id, key: key.clone(), upload: id, after: 0, limit: u32::from(PART_NUMBER_MAX) };
     let assembled = match cx.shared.metadata.list_parts(request).await {
         Ok(uploaded) => {
             let assembled = assemble(&uploaded.upload, &uploaded.parts, &list)?;
@@ -250,7 +245,8 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
         condition,
         commit: CommitId::random(),
     };
-    let told = Told { bucket: bucket.name, location: location(cx), key: request.key.as_bytes().to_vec(), parts: list.len() };
+    let told =
+        Told { bucket: bucket.name, location: location(cx), key: request.key.as_bytes().to_vec(), parts: list.len() };
     let shared = Arc::clone(&cx.shared);
     let work: Work = Box::pin(async move {
         shared
@@ -402,7 +398,8 @@ mod tests {
             read_list(&parse(xml.as_bytes(), "CompleteMultipartUpload")?)
         };
         let etag = "900150983cd24fb0d6963f7d28e17f72";
-        let part = |number: &str, etag: &str| format!("<Part><ETag>{etag}</ETag><PartNumber>{number}</PartNumber></Part>");
+        let part =
+            |number: &str, etag: &str| format!("<Part><ETag>{etag}</ETag><PartNumber>{number}</PartNumber></Part>");
         let list = read(&(part("1", &format!("\"{etag}\"")) + &part("3", etag))).expect("list");
         assert_eq!(list.iter().map(|listed| listed.number).collect::<Vec<_>>(), [1, 3]);
         assert_eq!(list[0].md5, list[1].md5);
@@ -499,7 +496,8 @@ mod tests {
     #[tokio::test]
     async fn a_quick_completion_is_answered_with_its_status() {
         let hour = Duration::from_secs(3600);
-        let quick = |outcome: Result<Written, S3Error>| answer(Box::pin(async { outcome }), told(), hour, RequestId::next());
+        let quick =
+            |outcome: Result<Written, S3Error>| answer(Box::pin(async { outcome }), told(), hour, RequestId::next());
         let response = quick(Ok(written())).await.expect("200");
         let body = response.into_body().collect().await.expect("body").to_bytes();
         assert!(std::str::from_utf8(&body).expect("text").ends_with(

@@ -12,8 +12,8 @@ use crate::sigv4::Identity;
 use crate::state::Shared;
 use crate::xml::{self, Element};
 use bytes::Bytes;
-use http::{HeaderMap, Method};
 use http::request::Parts;
+use http::{HeaderMap, Method};
 use std::sync::{Arc, OnceLock};
 use valv_metadata_api::{Actor, Bucket, FoundObject, GetBucket, GetObject, MetadataError, ObjectKey, VersionSelector};
 use valv_types::{TimestampMicros, UploadId};
@@ -259,7 +259,10 @@ pub(crate) fn no_such_object(error: MetadataError, key: &ObjectKey, version: Ver
                 VersionSelector::Current | VersionSelector::Null => "null".to_owned(),
                 VersionSelector::Id(id) => id.to_string(),
             };
-            S3Error::new(S3Code::NoSuchVersion).with_extra("Key", key_text()).with_extra("VersionId", id).with_source(error)
+            S3Error::new(S3Code::NoSuchVersion)
+                .with_extra("Key", key_text())
+                .with_extra("VersionId", id)
+                .with_source(error)
         }
         _ => error.into(),
     }

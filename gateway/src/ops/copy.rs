@@ -49,9 +49,8 @@ impl CopySource {
         let (path, version) = match header.split_once('?') {
             None => (header, VersionSelector::Current),
             Some((path, query)) => {
-                let id = query
-                    .strip_prefix("versionId=")
-                    .ok_or_else(|| invalid("Unsupported copy source parameter."))?;
+                let id =
+                    query.strip_prefix("versionId=").ok_or_else(|| invalid("Unsupported copy source parameter."))?;
                 (path, parse_version(id)?)
             }
         };
@@ -67,7 +66,9 @@ impl CopySource {
             return Err(invalid(form));
         }
         if bucket.starts_with("arn:") {
-            return Err(S3Error::not_implemented("x-amz-copy-source").with_message("Access points are not implemented."));
+            return Err(
+                S3Error::not_implemented("x-amz-copy-source").with_message("Access points are not implemented.")
+            );
         }
         Ok(Self { bucket: bucket.to_owned(), key: checked_key(key)?, version })
     }
@@ -89,12 +90,8 @@ impl Source {
         let bucket = cx.named_bucket(&name, Action::ReadObject, Some(&key)).await?;
         cx.check_expected_owner("x-amz-source-expected-bucket-owner", &bucket).await?;
         let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline };
-        let found = cx
-            .shared
-            .metadata
-            .get_object(request)
-            .await
-            .map_err(|error| no_such_object(error, &key, version))?;
+        let found =
+            cx.shared.metadata.get_object(request).await.map_err(|error| no_such_object(error, &key, version))?;
         if found.version.is_delete_marker {
             return Err(match version {
                 VersionSelector::Current => S3Error::new(S3Code::NoSuchKey)
@@ -131,7 +128,11 @@ fn directive(cx: &Context, header: &'static str) -> Result<Directive, S3Error> {
         None | Some("COPY") => Ok(Directive::Copy),
         Some("REPLACE") => Ok(Directive::Replace),
         Some(other) => Err(S3Error::invalid_argument(
-            if header == "x-amz-metadata-directive" { "Unknown metadata directive." } else { "Unknown tagging directive." },
+            if header == "x-amz-metadata-directive" {
+                "Unknown metadata directive."
+            } else {
+                "Unknown tagging directive."
+            },
             header,
             other,
         )),
@@ -421,7 +422,11 @@ mod tests {
             (&with_version, "b", b"k", VersionSelector::Id(id)),
         ] {
             let source = CopySource::parse(header).expect(header);
-            assert_eq!((source.bucket.as_str(), source.key.as_bytes(), source.version), (bucket, key, version), "{header}");
+            assert_eq!(
+                (source.bucket.as_str(), source.key.as_bytes(), source.version),
+                (bucket, key, version),
+                "{header}"
+            );
         }
     }
 

@@ -48,7 +48,8 @@ fn matches(pattern: &str, text: &str) -> bool {
 
 impl Rule {
     fn read(element: &Element) -> Result<Self, S3Error> {
-        let all = |name: &str| -> Vec<String> { element.all(name).map(|child| child.text().trim().to_owned()).collect() };
+        let all =
+            |name: &str| -> Vec<String> { element.all(name).map(|child| child.text().trim().to_owned()).collect() };
         let rule = Self {
             id: element.text_of("ID").map(str::to_owned),
             origins: all("AllowedOrigin"),
@@ -67,7 +68,9 @@ impl Rule {
         }
         for (what, patterns) in [("AllowedOrigin", &rule.origins), ("AllowedHeader", &rule.headers)] {
             if let Some(pattern) = patterns.iter().find(|pattern| pattern.matches('*').count() > 1) {
-                return Err(S3Error::invalid_request(format!("{what} \"{pattern}\" can not have more than one wildcard.")));
+                return Err(S3Error::invalid_request(format!(
+                    "{what} \"{pattern}\" can not have more than one wildcard."
+                )));
             }
         }
         // What goes into response headers must be able to stand there.
@@ -99,9 +102,8 @@ impl Rule {
 
     /// Whether it allows `method` from `origin` with these request headers (lower-case).
     fn allows(&self, origin: &str, method: &str, headers: &[String]) -> bool {
-        let allows_header = |header: &String| {
-            self.headers.iter().any(|pattern| matches(&pattern.to_ascii_lowercase(), header))
-        };
+        let allows_header =
+            |header: &String| self.headers.iter().any(|pattern| matches(&pattern.to_ascii_lowercase(), header));
         self.methods.iter().any(|allowed| allowed == method)
             && self.origins.iter().any(|pattern| matches(pattern, origin))
             && headers.iter().all(allows_header)
@@ -197,9 +199,8 @@ pub(crate) async fn preflight(shared: &Arc<Shared>, target: &Target, headers: &H
     let origin = text(headers, "origin").ok_or_else(|| {
         S3Error::new(S3Code::BadRequest).with_message("Insufficient information. Origin request header needed.")
     })?;
-    let method = text(headers, "access-control-request-method").ok_or_else(|| {
-        S3Error::new(S3Code::BadRequest).with_message("Invalid Access-Control-Request-Method: null")
-    })?;
+    let method = text(headers, "access-control-request-method")
+        .ok_or_else(|| S3Error::new(S3Code::BadRequest).with_message("Invalid Access-Control-Request-Method: null"))?;
     let forbidden = || {
         S3Error::new(S3Code::AccessForbidden)
             .with_message(

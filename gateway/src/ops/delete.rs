@@ -48,7 +48,8 @@ const fn action(selector: VersionSelector) -> Action {
 
 /// Whether the request wants to bypass governance retention; then it must be allowed to.
 pub(crate) fn bypass(cx: &Context, bucket: &Bucket) -> Result<bool, S3Error> {
-    let wants = text(&cx.headers, "x-amz-bypass-governance-retention").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+    let wants =
+        text(&cx.headers, "x-amz-bypass-governance-retention").is_some_and(|text| text.eq_ignore_ascii_case("true"));
     if wants {
         cx.may(Action::BypassGovernance, bucket)?;
     }
@@ -111,12 +112,7 @@ impl Entry {
         Ok(Self { key, version_text, parsed })
     }
 
-    async fn delete(
-        self,
-        cx: &Context,
-        bucket: &Bucket,
-        bypass_governance: bool,
-    ) -> (Self, Result<Deleted, S3Error>) {
+    async fn delete(self, cx: &Context, bucket: &Bucket, bypass_governance: bool) -> (Self, Result<Deleted, S3Error>) {
         let outcome = match &self.parsed {
             Err(error) => Err(error.clone()),
             Ok((selector, condition)) => {

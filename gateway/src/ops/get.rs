@@ -60,8 +60,11 @@ pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
         Verdict::NotModified => {
             let mut response = status(StatusCode::NOT_MODIFIED);
             let kept = [http::header::ETAG, LAST_MODIFIED, CACHE_CONTROL, EXPIRES];
-            response.headers_mut().extend(kept.into_iter().filter_map(|name| Some((headers.get(&name)?.clone(), name)))
-                .map(|(value, name)| (name, value)));
+            response.headers_mut().extend(
+                kept.into_iter()
+                    .filter_map(|name| Some((headers.get(&name)?.clone(), name)))
+                    .map(|(value, name)| (name, value)),
+            );
             add_version(response.headers_mut(), found.shown);
             return Ok(response);
         }
@@ -189,9 +192,11 @@ impl Asked {
     }
 
     async fn part(cx: &Context, bucket: &Bucket, found: &FoundObject, number: u16) -> Result<Self, S3Error> {
-        let no_such_part = || S3Error::new(S3Code::InvalidPartNumber)
-            .with_extra("PartNumberRequested", number.to_string())
-            .with_extra("ActualPartCount", part_count(&found.version).unwrap_or(1).to_string());
+        let no_such_part = || {
+            S3Error::new(S3Code::InvalidPartNumber)
+                .with_extra("PartNumberRequested", number.to_string())
+                .with_extra("ActualPartCount", part_count(&found.version).unwrap_or(1).to_string())
+        };
         let Some(_) = part_count(&found.version) else {
             return match number {
                 1 => Ok(Self::Part { range: 0..found.version.len_bytes, checksums: None }),

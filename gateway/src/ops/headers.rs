@@ -8,19 +8,14 @@ use crate::payload::strip_aws_chunked;
 use http::header::{ACCEPT_RANGES, CONTENT_TYPE, ETAG, LAST_MODIFIED};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use valv_metadata_api::{
-    Attributes, Body, Bucket, Checksum, ChecksumType, LockRequest, ObjectVersion, Retention, RetentionMode, ShownVersion,
+    Attributes, Body, Bucket, Checksum, ChecksumType, LockRequest, ObjectVersion, Retention, RetentionMode,
+    ShownVersion,
 };
 use valv_types::TimestampMicros;
 
 /// Headers kept with an object and given back as they came.
-const KEPT: [&str; 6] = [
-    "cache-control",
-    "content-disposition",
-    "content-encoding",
-    "content-language",
-    "content-type",
-    "expires",
-];
+const KEPT: [&str; 6] =
+    ["cache-control", "content-disposition", "content-encoding", "content-language", "content-type", "expires"];
 /// The content type of an object whose writer named none.
 const CONTENT_TYPE_DEFAULT: &str = "binary/octet-stream";
 /// Kept and given back, too; it does nothing without a website.
@@ -245,7 +240,9 @@ pub(crate) fn parse_tagging_header(value: &[u8]) -> Result<Vec<(String, String)>
 pub(crate) fn check_tags(tags: &[(String, String)], tags_max: usize) -> Result<(), S3Error> {
     if tags.len() > tags_max {
         let what = if tags_max == TAGS_MAX { "Object" } else { "Bucket" };
-        return Err(S3Error::new(S3Code::BadRequest).with_message(format!("{what} tags cannot be greater than {tags_max}")));
+        return Err(
+            S3Error::new(S3Code::BadRequest).with_message(format!("{what} tags cannot be greater than {tags_max}"))
+        );
     }
     let is_allowed = |c: char| c.is_alphanumeric() || c.is_whitespace() || "+-=._:/@".contains(c);
     for (index, (key, value)) in tags.iter().enumerate() {
@@ -285,8 +282,9 @@ pub(crate) fn lock_request(headers: &HeaderMap, bucket: &Bucket, now: TimestampM
     let retention = match (mode, until) {
         (None, None) => None,
         (Some(mode), Some(until)) => {
-            let mode = parse_retention_mode(mode)
-                .ok_or_else(|| S3Error::invalid_argument("Unknown wormMode directive.", "x-amz-object-lock-mode", mode))?;
+            let mode = parse_retention_mode(mode).ok_or_else(|| {
+                S3Error::invalid_argument("Unknown wormMode directive.", "x-amz-object-lock-mode", mode)
+            })?;
             let date = http_date::parse_iso8601(until).or_else(|| http_date::parse_http(until)).ok_or_else(|| {
                 S3Error::invalid_argument(
                     "The retain until date must be provided in ISO 8601 format",
@@ -480,7 +478,11 @@ mod tests {
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
         assert_eq!(
             attributes.headers,
-            [pair("cache-control", "no-cache"), pair("content-encoding", "gzip"), pair("content-type", "application/dicom")]
+            [
+                pair("cache-control", "no-cache"),
+                pair("content-encoding", "gzip"),
+                pair("content-type", "application/dicom")
+            ]
         );
         assert_eq!(attributes.user_metadata, [pair("a", "1,2"), pair("b", "å"), pair("c", "\u{f7e5}")]);
         assert_eq!(attributes.tags, [pair("k", "v"), pair("x y", "a b")]);

@@ -321,8 +321,7 @@ pub(crate) async fn uploads(cx: &Context) -> Answer {
     let after_upload = match upload_marker.filter(|_| !key_marker.is_empty()) {
         None => None,
         Some(text) => Some(
-            text.parse()
-                .map_err(|_| S3Error::invalid_argument("Invalid uploadId marker", "upload-id-marker", text))?,
+            text.parse().map_err(|_| S3Error::invalid_argument("Invalid uploadId marker", "upload-id-marker", text))?,
         ),
     };
     let bucket = cx.bucket(Action::ListBucket).await?;

@@ -14,7 +14,8 @@ use crate::payload::Payload;
 use crate::xml::{Element, Namespace, Writer};
 use http::StatusCode;
 use valv_metadata_api::{
-    Bucket, BucketChange, DefaultRetention, MetadataError, ObjectLock, Retention, RetentionPeriod, VersionChange, Versioning,
+    Bucket, BucketChange, DefaultRetention, MetadataError, ObjectLock, Retention, RetentionPeriod, VersionChange,
+    Versioning,
 };
 
 /// Longest document of this family; the largest has six elements.
@@ -74,8 +75,9 @@ fn read_configuration(document: &Element) -> Result<ObjectLock, S3Error> {
             None => Ok(None),
             Some(number) => match u32::try_from(number) {
                 Ok(number) if (1..=max).contains(&number) => Ok(Some(number)),
-                _ => Err(S3Error::new(S3Code::InvalidRetentionPeriod)
-                    .with_message(format!("Default retention period must be a positive integer value of at most {max}"))),
+                _ => Err(S3Error::new(S3Code::InvalidRetentionPeriod).with_message(format!(
+                    "Default retention period must be a positive integer value of at most {max}"
+                ))),
             },
         }
     };
@@ -202,7 +204,8 @@ mod tests {
             (rule("<Mode>GOVERNANCE</Mode><Days>-1</Days>"), S3Code::InvalidRetentionPeriod),
             (rule("<Mode>GOVERNANCE</Mode><Years>101</Years>"), S3Code::InvalidRetentionPeriod),
             (
-                "<ObjectLockConfiguration><ObjectLockEnabled>Off</ObjectLockEnabled></ObjectLockConfiguration>".to_owned(),
+                "<ObjectLockConfiguration><ObjectLockEnabled>Off</ObjectLockEnabled></ObjectLockConfiguration>"
+                    .to_owned(),
                 S3Code::MalformedXML,
             ),
         ] {

@@ -66,15 +66,43 @@ pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
         GetObjectLockConfiguration => lock::get_configuration(cx).await,
         PutObjectLockConfiguration => lock::put_configuration(cx, payload).await,
 
-        GetBucketAcl | PutBucketAcl | GetBucketPolicy | PutBucketPolicy | DeleteBucketPolicy | GetBucketPolicyStatus
-        | GetBucketLifecycle | PutBucketLifecycle | DeleteBucketLifecycle | GetBucketEncryption | PutBucketEncryption
-        | DeleteBucketEncryption | GetBucketOwnershipControls | PutBucketOwnershipControls
-        | DeleteBucketOwnershipControls | GetBucketLogging | PutBucketLogging | GetBucketNotification
-        | PutBucketNotification | GetBucketRequestPayment | PutBucketRequestPayment | GetBucketWebsite
-        | PutBucketWebsite | DeleteBucketWebsite | GetBucketReplication | PutBucketReplication
-        | DeleteBucketReplication | GetBucketAccelerate | PutBucketAccelerate | ListBucketAnalytics
-        | GetBucketAnalytics | ListBucketInventory | GetBucketInventory | ListBucketMetrics | GetBucketMetrics
-        | ListBucketIntelligentTiering | GetBucketIntelligentTiering => probes::run(cx, payload).await,
+        GetBucketAcl
+        | PutBucketAcl
+        | GetBucketPolicy
+        | PutBucketPolicy
+        | DeleteBucketPolicy
+        | GetBucketPolicyStatus
+        | GetBucketLifecycle
+        | PutBucketLifecycle
+        | DeleteBucketLifecycle
+        | GetBucketEncryption
+        | PutBucketEncryption
+        | DeleteBucketEncryption
+        | GetBucketOwnershipControls
+        | PutBucketOwnershipControls
+        | DeleteBucketOwnershipControls
+        | GetBucketLogging
+        | PutBucketLogging
+        | GetBucketNotification
+        | PutBucketNotification
+        | GetBucketRequestPayment
+        | PutBucketRequestPayment
+        | GetBucketWebsite
+        | PutBucketWebsite
+        | DeleteBucketWebsite
+        | GetBucketReplication
+        | PutBucketReplication
+        | DeleteBucketReplication
+        | GetBucketAccelerate
+        | PutBucketAccelerate
+        | ListBucketAnalytics
+        | GetBucketAnalytics
+        | ListBucketInventory
+        | GetBucketInventory
+        | ListBucketMetrics
+        | GetBucketMetrics
+        | ListBucketIntelligentTiering
+        | GetBucketIntelligentTiering => probes::run(cx, payload).await,
 
         PutObject => put::put(cx, payload).await,
         GetObject => get::get(cx, get::Want::Body).await,

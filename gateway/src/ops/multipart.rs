@@ -231,7 +231,8 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
                 xml.text("LastModified", &http_date::format_iso8601(modified));
                 xml.etag(&hex::encode(part.md5));
                 xml.value("Size", part.blob.len_bytes);
-                for one in part.checksums.iter().filter(|one| upload.checksum.is_some_and(|(a, _)| a == one.algorithm)) {
+                for one in part.checksums.iter().filter(|one| upload.checksum.is_some_and(|(a, _)| a == one.algorithm))
+                {
                     xml.text(checksum::element_name(one.algorithm), &checksum::encode(&one.value));
                 }
             });

@@ -50,11 +50,16 @@ pub(crate) async fn run(cx: &Context, mut payload: Payload) -> Answer {
         ListBucketIntelligentTiering => Ok(xml(empty_list("ListBucketIntelligentTieringConfigurationsOutput"))),
 
         // There is nothing to remove, or the default is all there is.
-        DeleteBucketPolicy | DeleteBucketLifecycle | DeleteBucketEncryption | DeleteBucketWebsite
+        DeleteBucketPolicy
+        | DeleteBucketLifecycle
+        | DeleteBucketEncryption
+        | DeleteBucketWebsite
         | DeleteBucketReplication => Ok(no_content()),
 
         PutBucketAcl => put_acl(cx),
-        PutBucketEncryption => accept(cx, &mut payload, "ServerSideEncryptionConfiguration", is_default_encryption).await,
+        PutBucketEncryption => {
+            accept(cx, &mut payload, "ServerSideEncryptionConfiguration", is_default_encryption).await
+        }
         PutBucketOwnershipControls => accept(cx, &mut payload, "OwnershipControls", is_owner_enforced).await,
         PutBucketRequestPayment => {
             let is_owner = |document: &Element| Ok(document.required("Payer")?.trim() == "BucketOwner");
@@ -198,7 +203,9 @@ mod tests {
         let owner = parse(ownership().as_bytes(), "OwnershipControls").expect("XML");
         assert!(is_owner_enforced(&owner).expect("ownership"));
         let notification = "<NotificationConfiguration><QueueConfiguration/></NotificationConfiguration>";
-        assert!(!is_empty(&parse(notification.as_bytes(), "NotificationConfiguration").expect("XML")).expect("children"));
+        assert!(
+            !is_empty(&parse(notification.as_bytes(), "NotificationConfiguration").expect("XML")).expect("children")
+        );
     }
 
     #[test]
@@ -212,7 +219,9 @@ mod tests {
             project: valv_types::ProjectId::random(),
         };
         let xml = acl(Some(Arc::new(owner)));
-        assert!(xml.contains("<Owner><ID>ab</ID><DisplayName>A &amp; B</DisplayName></Owner><AccessControlList><Grant>"));
+        assert!(
+            xml.contains("<Owner><ID>ab</ID><DisplayName>A &amp; B</DisplayName></Owner><AccessControlList><Grant>")
+        );
         assert!(xml.contains("xsi:type=\"CanonicalUser\"><ID>ab</ID>"));
         assert!(xml.contains("<Permission>FULL_CONTROL</Permission>"));
     }

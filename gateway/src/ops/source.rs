@@ -9,7 +9,9 @@ use futures_util::{StreamExt as _, stream};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
-use valv_metadata_api::{BlobPlace, BlobRecord, Body, FoundObject, GetPartPage, InlineFrame, PartPage, PartRecord, PartsIndex};
+use valv_metadata_api::{
+    BlobPlace, BlobRecord, Body, FoundObject, GetPartPage, InlineFrame, PartPage, PartRecord, PartsIndex,
+};
 use valv_types::{BucketId, ProjectId};
 
 /// Whose bytes are read.
