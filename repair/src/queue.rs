@@ -18,22 +18,22 @@ const BLOBS_PER_COMMIT: usize = 256;
 pub(crate) struct Waiting(HashMap<BlobId, Pause>);
 
 struct Pause {
-    /// The disks as they were: once they have changed, it is worth trying at once.
-    disks_version: u64,
+    /// The disks as they were (see `State::chances`): once they have changed, it is worth trying at once.
+    chances: u64,
     until: Instant,
     next: Duration,
 }
 
 impl Waiting {
-    fn is_due(&self, blob: BlobId, disks_version: u64, now: Instant) -> bool {
-        self.0.get(&blob).is_none_or(|pause| pause.disks_version != disks_version || pause.until <= now)
+    fn is_due(&self, blob: BlobId, chances: u64, now: Instant) -> bool {
+        self.0.get(&blob).is_none_or(|pause| pause.chances != chances || pause.until <= now)
     }
 
-    fn put_off(&mut self, blob: BlobId, disks_version: u64, first: Duration) {
-        let pause = self.0.get(&blob).filter(|before| before.disks_version == disks_version);
+    fn put_off(&mut self, blob: BlobId, chances: u64, first: Duration) {
+        let pause = self.0.get(&blob).filter(|before| before.chances == chances);
         let pause = pause.map_or(first, |before| before.next);
         let next = (pause * 2).min(BACKOFF_MAX);
-        self.0.insert(blob, Pause { disks_version, until: Instant::now() + pause, next });
+        self.0.insert(blob, Pause { chances, until: Instant::now() + pause, next });
     }
 
     /// Forgets what is no longer queued.
@@ -49,19 +49,19 @@ impl Waiting {
 impl Shared {
     /// Repairs every queued blob that is due. One leaves the queue only when all its shards are there.
     pub(crate) async fn work_queue(&self, waiting: &mut Waiting) -> Result<(), RepairError> {
-        let disks_version = self.state.lock().disks_version;
+        let chances = self.state.lock().chances;
         let queued = self.metadata.list_repairs(Limit { limit: QUEUE_PAGE }).await?;
         waiting.keep(&queued);
         let now = Instant::now();
         let due: Vec<LiveBlob> =
-            queued.iter().filter(|blob| waiting.is_due(blob.blob, disks_version, now)).copied().collect();
+            queued.iter().filter(|blob| waiting.is_due(blob.blob, chances, now)).copied().collect();
         let mut left = queued.len() as u64;
         self.note_queue(left);
         for blobs in due.chunks(BLOBS_PER_COMMIT) {
             let unfinished = self.mend_blobs(blobs).await?;
             let finished: Vec<BlobId> =
                 blobs.iter().map(|blob| blob.blob).filter(|blob| !unfinished.contains(blob)).collect();
-            unfinished.iter().for_each(|blob| waiting.put_off(*blob, disks_version, self.config.retry_after));
+            unfinished.iter().for_each(|blob| waiting.put_off(*blob, chances, self.config.retry_after));
             if !finished.is_empty() {
                 left -= finished.len() as u64;
                 self.metadata.finish_repairs(BlobIds { blobs: finished }).await?;
@@ -85,6 +85,8 @@ impl Shared {
         let mut steps = Steps::new(&map, blobs);
         for mut chunks in steps.by_ref() {
             self.look(&mut chunks).await;
+            // Where one shard was damaged others may be: what is queued is read through, not only counted.
+            let chunks = self.read_through(chunks).await;
             for (chunk, outcome) in self.mend_all(chunks).await? {
                 if let (Outcome::Waiting | Outcome::Lost, Some(place)) = (outcome, chunk.shards.first()) {
                     unfinished.insert(place.key.blob);

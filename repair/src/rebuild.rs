@@ -41,6 +41,24 @@ impl Shared {
         mended.buffer_unordered(self.config.chunks_in_flight.max(1)).try_collect().await
     }
 
+    /// Reads every shard that is said to be present, several chunks at a time, and marks those that fail verification.
+    pub(crate) async fn read_through(&self, chunks: Vec<ChunkPlaces>) -> Vec<ChunkPlaces> {
+        let read = stream::iter(chunks).map(|mut chunk| async move {
+            let len_bytes = chunk.geometry.shard_len_bytes;
+            for place in &mut chunk.shards {
+                if !matches!(place.state, ShardState::Present { .. }) {
+                    continue;
+                }
+                self.pace(len_bytes as usize).await;
+                if let Err(error) = self.shards.read(place.disk, place.key, 0..len_bytes).await {
+                    place.state = state_after(&error);
+                }
+            }
+            chunk
+        });
+        read.buffer_unordered(self.config.chunks_in_flight.max(1)).collect().await
+    }
+
     /// Brings one chunk as far as its disks allow, and leaves in `chunk` what is true afterwards.
     async fn mend(&self, chunk: &mut ChunkPlaces) -> Result<Outcome, RepairError> {
         if matches!(chunk.verdict(), Verdict::Complete | Verdict::Waiting) {

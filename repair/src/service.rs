@@ -35,7 +35,7 @@ pub struct RepairConfig {
     /// How often the disks are asked how they are.
     pub disks_every: Duration,
     /// First pause before a blob of the queue, a disk that did not delete or an incomplete census is tried again. It
-    /// doubles up to a quarter of an hour.
+    /// doubles up to a quarter of an hour, for deletes up to half a minute.
     pub retry_after: Duration,
 }
 
@@ -164,7 +164,11 @@ pub(crate) struct Shared {
 pub(crate) struct State {
     disks: BTreeMap<DiskId, DiskSeen>,
     /// Grows with each change of a disk.
-    pub(crate) disks_version: u64,
+    disks_version: u64,
+    /// Disks that took writes when they were last looked at.
+    writable: BTreeSet<DiskId>,
+    /// Grows with each change of a disk, and when one begins or ends to take writes.
+    pub(crate) chances: u64,
     pub(crate) last_census: Option<Census>,
     /// `disks_version` when the last census began.
     census_of_version: u64,
@@ -182,8 +186,10 @@ struct DiskSeen {
 
 /// Blobs of the queue looked at in one pass; those that wait for a disk must not hide those that don't.
 pub(crate) const QUEUE_PAGE: u32 = 10_000;
-/// Longest pause before something is tried again.
+/// Longest pause before a blob of the queue or an incomplete census is tried again.
 pub(crate) const BACKOFF_MAX: Duration = Duration::from_secs(15 * 60);
+/// Longest pause while a disk refuses deletes: the others' space must not wait for it long.
+const DOOMED_BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// An incomplete census is not repeated before this many times as long as it took: it may be of millions of blobs.
 const CENSUS_REST: u32 = 4;
 /// The first search for orphans comes this soon after the start.
@@ -305,13 +311,22 @@ impl Shared {
             (disk.disk, DiskSeen { is_here, opened: disk.opened, formatted: disk.formatted })
         });
         let seen: BTreeMap<_, _> = seen.collect();
+        let writable: BTreeSet<DiskId> =
+            disks.iter().filter(|disk| disk.state == DiskState::Online).map(|disk| disk.disk).collect();
         let mut state = self.state.lock();
-        if state.disks != seen {
+        let has_changed = state.disks != seen;
+        if has_changed {
             state.disks = seen;
             state.disks_version += 1;
-            // What waits in the queue may have become possible.
+        }
+        if has_changed || state.writable != writable {
+            state.writable = writable;
+            // What was put off may have become possible.
+            state.chances += 1;
             self.queue_wanted.notify_one();
-            self.census_wanted.notify_one();
+            if has_changed || state.last_census.is_some_and(|census| !census.is_complete()) {
+                self.census_wanted.notify_one();
+            }
         }
         self.metrics.healthy.set(i64::from(state.is_healthy()));
         Ok(())
@@ -382,13 +397,13 @@ impl Shared {
         loop {
             tokio::time::sleep(pause).await;
             (pause, backoff) = match self.delete_doomed().await {
-                Ok(pass) if pass.refused > 0 => (backoff, (backoff * 2).min(BACKOFF_MAX)),
+                Ok(pass) if pass.refused > 0 => (backoff, (backoff * 2).min(DOOMED_BACKOFF_MAX)),
                 // A full list made room for more.
                 Ok(pass) if pass.is_full && pass.finished > 0 => (Duration::ZERO, self.config.pass_every),
                 Ok(_) => (self.config.pass_every, self.config.pass_every),
                 Err(error) => {
                     tracing::warn!(%error, "doomed blobs could not be deleted");
-                    (backoff.max(self.config.retry_after), (backoff * 2).min(BACKOFF_MAX))
+                    (backoff.max(self.config.retry_after), (backoff * 2).min(DOOMED_BACKOFF_MAX))
                 }
             };
         }
