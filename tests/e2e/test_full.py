@@ -74,7 +74,8 @@ def test_full_disks_refuse_writes_serve_reads_and_take_deletes(small_server):
     small_server.restart(kill=True)
     s3 = small_server.s3()
     assert_readable(s3, stored[:5] + stored[-5:], 8 * MIB)
-    kept, doomed = stored[::4], [key for key in stored if key not in set(stored[::4])]
+    # Neighbours go together, so that whole extents are free at once: copying out of mixed ones needs room of its own.
+    kept, doomed = stored[: len(stored) // 4], stored[len(stored) // 4 :]
     for key in doomed:
         s3.delete_object(Bucket=BUCKET, Key=key)
 
