@@ -235,8 +235,8 @@ class Server:
     def valv(self, *words, check=True, **options) -> subprocess.CompletedProcess:
         return run(binary(), *words, "--data", self.data, check=check, **options)
 
-    def status(self, census: bool = False) -> dict:
-        words = ["status", "--json"] + (["--census"] if census else [])
+    def status(self, census: bool = False, verify: bool = False) -> dict:
+        words = ["status", "--json"] + (["--census"] if census else []) + (["--verify"] if verify else [])
         return json.loads(self.valv(*words).stdout)
 
     def wait_healthy(self, timeout_s: float = 120.0) -> dict:

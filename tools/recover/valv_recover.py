@@ -264,6 +264,8 @@ class Keys:
         outer = json.loads(text)
         if (outer["format"], outer["kdf"], outer["cipher"]) != ("valv key backup v1", "pbkdf2-hmac-sha256", "aes-256-gcm"):
             raise SystemExit("the key backup's format is unknown to this program")
+        if outer["iterations"] < 100_000:
+            raise SystemExit("the key backup asks for too few iterations: it is forged or was made carelessly")
         salt, nonce, sealed = (base64.b64decode(outer[name]) for name in ("salt", "nonce", "sealed"))
         key = hashlib.pbkdf2_hmac("sha256", passphrase, salt, outer["iterations"], 32)
         try:
