@@ -143,6 +143,10 @@ impl Shared {
         let shared = Arc::clone(self);
         self.to_end(async move {
             let outcome = shared.pursue(attempt).await;
+            if matches!(outcome, Err(MetadataError::Fenced)) {
+                // The client's retry is to meet a new incarnation, not wait for the next heartbeat.
+                shared.data.note_fenced();
+            }
             match &outcome {
                 Ok(_) => guard.commit_done(),
                 // The guard is dropped: nothing is deleted, and the low-water mark waits.

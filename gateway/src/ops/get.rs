@@ -19,7 +19,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, stream};
 use http::header::{
     ALLOW, CACHE_CONTROL, CONTENT_DISPOSITION, CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_RANGE,
-    CONTENT_TYPE, EXPIRES, LAST_MODIFIED,
+    CONTENT_TYPE, ETAG, EXPIRES, LAST_MODIFIED,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::ops::Range;
@@ -59,12 +59,12 @@ pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
         Verdict::Proceed => {}
         Verdict::NotModified => {
             let mut response = status(StatusCode::NOT_MODIFIED);
-            let kept = [http::header::ETAG, LAST_MODIFIED, CACHE_CONTROL, EXPIRES];
-            response.headers_mut().extend(
-                kept.into_iter()
-                    .filter_map(|name| Some((headers.get(&name)?.clone(), name)))
-                    .map(|(value, name)| (name, value)),
-            );
+            // What RFC 9110, section 15.4.5, has a 304 repeat.
+            for name in [ETAG, LAST_MODIFIED, CACHE_CONTROL, EXPIRES] {
+                if let Some(value) = headers.get(&name) {
+                    response.headers_mut().insert(name, value.clone());
+                }
+            }
             add_version(response.headers_mut(), found.shown);
             return Ok(response);
         }
