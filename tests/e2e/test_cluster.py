@@ -69,7 +69,6 @@ def test_every_acknowledged_change_survives_the_kill_of_all_processes_at_once(cl
             for server in cluster.all:
                 os.killpg(server.process.pid, signal.SIGKILL)
             for server in cluster.all:
-                server.kill()
                 server.process.wait()
         cluster.start_all()
         load.check(cluster.gateway.s3())

@@ -33,7 +33,7 @@ def generation(number):
     return {f"{size}": random_bytes(size, number) for size in (100, 40_000, 300_000, 9 * MIB)}
 
 
-@pytest.mark.parametrize("lost", [(0, 2), (3, 4), (2, 5)])
+@pytest.mark.parametrize("lost", [(0, 2), (3, 4)])
 def test_metadata_is_rebuilt_from_the_newest_mirror_when_an_old_disk_is_back(server, lost):
     """Disk 1 was away for the last changes; then two of the disks that have them are lost, and the metadata too."""
     s3 = server.s3()
@@ -88,14 +88,13 @@ def test_a_disk_that_was_away_during_deletes_revives_nothing(make_server):
     harness.wait_until(reclaimed, "the returned disk to give up what was deleted", 90)
 
 
-@pytest.mark.parametrize("pattern", ["*.sst", "MANIFEST-*", "CURRENT", "*.log"])
+@pytest.mark.parametrize("pattern", ["*.sst", "MANIFEST-*", "CURRENT"])
 def test_a_damaged_index_is_rebuilt(server, pattern):
     s3 = server.s3()
     s3.create_bucket(Bucket=BUCKET)
     bodies = generation(1)
     put_all(s3, bodies)
-    # A clean stop leaves tables, a kill leaves the log.
-    server.kill() if pattern == "*.log" else server.terminate()
+    assert server.terminate() == 0
     damaged = 0
     for index in (0, 1, 2, 3):
         for path in (server.disk_folder(index) / "index").rglob(pattern):
@@ -103,38 +102,12 @@ def test_a_damaged_index_is_rebuilt(server, pattern):
                 for at in range(0, path.stat().st_size, 97):
                     disks.flip(path, at, at % 8)
                 damaged += 1
-    if not damaged:
-        pytest.skip(f"the index has no {pattern} now")
+    assert damaged >= 4
     server.start()
     assert_state(server.s3(), bodies)
     put_all(server.s3(), {"after": random_bytes(300_000)})
     server.restart(kill=True)
     assert_state(server.s3(), {**bodies, "after": random_bytes(300_000)})
-
-
-@pytest.mark.parametrize("pattern", ["*.sst", "MANIFEST-*", "CURRENT", "*.log"])
-def test_damaged_metadata_is_never_served_as_if_it_were_whole(server, pattern):
-    """The start either rebuilds from the mirror or refuses and says so; then removing the folder rebuilds it."""
-    s3 = server.s3()
-    s3.create_bucket(Bucket=BUCKET)
-    bodies = generation(1)
-    put_all(s3, bodies)
-    server.kill()
-    damaged = 0
-    for path in (server.data / "metadata").rglob(pattern):
-        if path.stat().st_size:
-            for at in range(0, path.stat().st_size, 97):
-                disks.flip(path, at, at % 8)
-            damaged += 1
-    if not damaged:
-        pytest.skip(f"the metadata store has no {pattern} yet")
-    try:
-        server.start()
-    except harness.ServerEnded:
-        assert "metadata" in server.log_tail(5)
-        shutil.rmtree(server.data / "metadata")
-        server.start()
-    assert_state(server.s3(), bodies)
 
 
 def test_an_old_copy_of_the_metadata_folder_loses_nothing(make_server):
