@@ -210,6 +210,8 @@ impl Shared {
         let io = TokioIo::new(StallGuard::new(stream, self.config.write_stall_timeout));
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
+            // A client that ends its side in the middle of a body still reads: it is told IncompleteBody.
+            .half_close(true)
             .header_read_timeout(self.config.header_timeout)
             .max_buf_size(ServerConfig::CONNECTION_BUFFER_LEN_BYTES_MAX)
             .max_header_size(HEADER_SECTION_LEN_BYTES_MAX)
