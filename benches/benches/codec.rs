@@ -1,5 +1,7 @@
 //! Sealing, coding and hashing of one full 4+2 chunk: where the processor goes on the data path.
 
+#![allow(missing_docs, reason = "criterion_group! makes a function without documentation")]
+
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::hint::black_box;
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! Appending to one disk: every acknowledgement after its fdatasync, alone and with others to share it.
 
+#![allow(missing_docs, reason = "criterion_group! makes a function without documentation")]
+
 use bytes::Bytes;
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use std::sync::Arc;

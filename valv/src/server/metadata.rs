@@ -2,7 +2,9 @@
 
 use super::first_start::DataFolder;
 use super::storage::Storage;
-use super::{KEYS_FOLDER, METADATA_FOLDER, ROOT_KEY_FILE, Serving, Shards, credentials, remote, repair};
+use super::{
+    KEYS_FOLDER, METADATA_FOLDER, ROOT_KEY_FILE, RPC_IN_FLIGHT_MAX, Serving, Shards, credentials, remote, repair,
+};
 use crate::config::{Config, UserSection};
 use anyhow::{Context, bail};
 use prometheus::Registry;
@@ -11,8 +13,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use valv_codec::RootKey;
 use valv_metadata::store::{MIRROR_KEY_PURPOSE, MirrorConfig, OnLoss, RocksConfig, RocksMetaStore, Start};
 use valv_metadata::{BootstrapConfig, KeyStore, MetadataConfig, MetadataService, RootKeyFile};
@@ -230,9 +232,12 @@ async fn serve(address: SocketAddr, service: Arc<MetadataService>) -> anyhow::Re
     let stopped = cancel.clone();
     let serving = Serving::spawn(cancel, async move {
         let served = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
+            .concurrency_limit_per_connection(RPC_IN_FLIGHT_MAX)
             .add_service(valv_metadata::grpc::MetadataServer::new(service).into_server())
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped.cancelled_owned())
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stopped.cancelled_owned(),
+            )
             .await;
         if let Err(error) = served {
             tracing::error!(%error, "the metadata service ended");

@@ -29,6 +29,9 @@ use tracing_subscriber::prelude::*;
 pub(crate) const ROOT_KEY_FILE: &str = "root.key";
 /// The key store's folder in the data folder.
 pub(crate) const KEYS_FOLDER: &str = "keys";
+/// Calls of one connection that are decoded and served at once. A shard of 2 MiB is held while it is stored: 64 are
+/// 128 MiB; what comes beyond waits in the connection's flow control.
+const RPC_IN_FLIGHT_MAX: usize = 64;
 /// The metadata store's folder in the data folder.
 const METADATA_FOLDER: &str = "metadata";
 

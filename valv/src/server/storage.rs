@@ -1,5 +1,6 @@
 //! The storage role: this process's own disks, and the shard service for other processes.
 
+use super::RPC_IN_FLIGHT_MAX;
 use super::first_start::DataFolder;
 use super::{Serving, Shards};
 use crate::config::Config;
@@ -10,8 +11,8 @@ use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::sync::Arc;
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tokio_util::sync::CancellationToken;
+use tonic::transport::server::TcpIncoming;
 use valv_storage_node::grpc::ShardService;
 use valv_storage_node::{Disk, DiskConfig, Identity, NodeConfig, StorageNode};
 
@@ -89,9 +90,12 @@ async fn serve(address: SocketAddr, node: Arc<StorageNode>) -> anyhow::Result<(S
     let stopped = cancel.clone();
     let serving = Serving::spawn(cancel, async move {
         let served = tonic::transport::Server::builder()
-            .tcp_nodelay(true)
+            .concurrency_limit_per_connection(RPC_IN_FLIGHT_MAX)
             .add_service(ShardService::new(node).into_server())
-            .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stopped.cancelled_owned())
+            .serve_with_incoming_shutdown(
+                TcpIncoming::from(listener).with_nodelay(Some(true)),
+                stopped.cancelled_owned(),
+            )
             .await;
         if let Err(error) = served {
             tracing::error!(%error, "the shard service ended");
