@@ -42,15 +42,20 @@ impl Shared {
     }
 
     /// Reads every shard that is said to be present, several chunks at a time, and marks those that fail verification.
+    /// A chunk that a disk says nothing of is not complete in any case: it is read once all have answered, and not each
+    /// time that it is tried while a disk is away.
     pub(crate) async fn read_through(&self, chunks: Vec<ChunkPlaces>) -> Vec<ChunkPlaces> {
         let read = stream::iter(chunks).map(|mut chunk| async move {
             let len_bytes = chunk.geometry.shard_len_bytes;
+            if chunk.shards.iter().any(|place| place.state == ShardState::Unknown) {
+                return chunk;
+            }
             for place in &mut chunk.shards {
                 if !matches!(place.state, ShardState::Present { .. }) {
                     continue;
                 }
                 self.pace(len_bytes as usize).await;
-                if let Err(error) = self.shards.read(place.disk, place.key, 0..len_bytes).await {
+                if let Err(error) = self.read(place.disk, place.key, len_bytes).await {
                     place.state = state_after(&error);
                 }
             }
