@@ -78,10 +78,13 @@ struct AdminService {
 impl AdminService {
     #[allow(clippy::result_large_err, reason = "tonic's error type")]
     fn metadata(&self) -> Result<&Arc<MetadataService>, Status> {
-        self.metadata
-            .as_ref()
-            .ok_or_else(|| Status::failed_precondition("this process has no metadata role: ask the one that has"))
+        self.metadata.as_ref().ok_or_else(no_metadata_role)
     }
+}
+
+/// What a process without the metadata role answers.
+fn no_metadata_role() -> Status {
+    Status::failed_precondition("this process has no metadata role: ask the one that has")
 }
 
 #[tonic::async_trait]
@@ -112,10 +115,7 @@ impl Admin for AdminService {
     type CensusStream = Pin<Box<dyn Stream<Item = Result<wire::CensusProgress, Status>> + Send>>;
 
     async fn census(&self, request: Request<wire::CensusRequest>) -> Result<Response<Self::CensusStream>, Status> {
-        let repair = self
-            .repair
-            .clone()
-            .ok_or_else(|| Status::failed_precondition("this process has no metadata role: ask the one that has"))?;
+        let repair = self.repair.clone().ok_or_else(no_metadata_role)?;
         if request.into_inner().verify {
             let node = self.node.as_ref();
             let node =
