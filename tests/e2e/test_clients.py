@@ -95,20 +95,24 @@ http {{
         listen 127.0.0.1:{port};
         location / {{
             proxy_pass {upstream}; proxy_http_version 1.1; proxy_set_header Connection "";
-            proxy_set_header Host $http_host;
+            proxy_set_header Host $http_host; {rewrite}
         }}
     }}
 }}
 """
 
 
-def test_rclone_works_behind_nginx(shared, folder, dicom):
+@pytest.mark.parametrize("accept", [None, "gzip, br"], ids=["as-it-is", "that-rewrites-accept-encoding"])
+def test_rclone_works_behind_nginx(shared, folder, dicom, accept):
+    """rclone #8206: proxies rewrite Accept-Encoding, which clients sign."""
     nginx = os.environ.get("VALV_NGINX") or shutil.which("nginx")
     if not nginx:
         pytest.skip("no nginx here")
+    name = "rclone-nginx-rewrites" if accept else "rclone-nginx"
     port = harness.free_port()
+    rewrite = f'proxy_set_header Accept-Encoding "{accept}";' if accept else ""
     config = folder / "nginx.conf"
-    config.write_text(NGINX.format(folder=folder, port=port, upstream=shared.endpoint))
+    config.write_text(NGINX.format(folder=folder, port=port, upstream=shared.endpoint, rewrite=rewrite))
     os.chmod(folder, 0o755)
     with open(folder / "nginx.log", "wb") as log:
         proxy = subprocess.Popen(
@@ -129,9 +133,9 @@ def test_rclone_works_behind_nginx(shared, folder, dicom):
         harness.wait_until(listening, "nginx to listen")
         env = {**shared.client_env(folder), "RCLONE_CONFIG_VALV_ENDPOINT": f"http://127.0.0.1:{port}"}
         for words in (
-            ["mkdir", "valv:rclone-nginx"],
-            ["copy", dicom, "valv:rclone-nginx"],
-            ["check", dicom, "valv:rclone-nginx", "--download"],
+            ["mkdir", f"valv:{name}"],
+            ["copy", dicom, f"valv:{name}"],
+            ["check", dicom, f"valv:{name}", "--download"],
         ):
             run(need("rclone"), *words, "--retries", "1", env=env)
     finally:

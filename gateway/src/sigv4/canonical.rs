@@ -2,7 +2,7 @@
 //! encoded once and never normalised).
 
 use crate::host::percent_decode;
-use http::header::HOST;
+use http::header::{ACCEPT_ENCODING, HOST};
 use http::request::Parts;
 use std::borrow::Cow;
 
@@ -19,8 +19,48 @@ pub(super) enum Form {
     AsSent,
 }
 
+/// What clients that sign their `Accept-Encoding` put there: the AWS SDK for Go and rclone `identity` or `gzip`, Python's
+/// and Go's HTTP libraries the lists, some nothing at all. A short list of constants, so that a wrong signature costs a
+/// bounded number of hashes.
+const ACCEPT_ENCODINGS_SIGNED: [&str; 4] = ["identity", "gzip", "gzip, deflate", ""];
+
+/// One way to read the request that a client may have signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reading {
+    /// How path and query were written.
+    pub(super) form: Form,
+    /// What `Accept-Encoding` was before a proxy rewrote it; `None` takes it as received.
+    pub(super) accept_encoding: Option<&'static str>,
+}
+
+impl Reading {
+    /// The request as received: what is told to a client whose signature no reading explains.
+    pub(super) const AS_RECEIVED: Self = Self { form: Form::Encoded, accept_encoding: None };
+
+    /// Every reading to try, the likeliest first: 2, or 10 if `Accept-Encoding` is among the signed headers.
+    ///
+    /// Proxies (Cloudflare, nginx with `proxy_set_header`, accelerators) rewrite `Accept-Encoding`, and a client that
+    /// signed it could then not be served at all (rclone #8206). So its usual originals are tried. That weakens nothing:
+    /// the header is one that a client need not sign, Valv never reads it and never compresses an answer, and everything
+    /// that does change what a request means (method, path, query, host, every x-amz header, the body's hash) is under
+    /// the signature in each reading.
+    pub(super) fn all(signed_headers: &[String]) -> impl Iterator<Item = Self> {
+        let is_signed = signed_headers.iter().any(|name| name == ACCEPT_ENCODING.as_str());
+        let originals = ACCEPT_ENCODINGS_SIGNED.into_iter().filter(move |_| is_signed).map(Some);
+        std::iter::once(None).chain(originals).flat_map(|accept_encoding| {
+            [Form::Encoded, Form::AsSent].into_iter().map(move |form| Self { form, accept_encoding })
+        })
+    }
+}
+
 /// The bytes whose hash is signed.
-pub(super) fn canonical_request(parts: &Parts, signed_headers: &[String], payload_hash: &str, form: Form) -> Vec<u8> {
+pub(super) fn canonical_request(
+    parts: &Parts,
+    signed_headers: &[String],
+    payload_hash: &str,
+    reading: Reading,
+) -> Vec<u8> {
+    let Reading { form, accept_encoding } = reading;
     let mut out = Vec::with_capacity(1024);
     out.extend_from_slice(parts.method.as_str().as_bytes());
     out.push(b'\n');
@@ -38,7 +78,10 @@ pub(super) fn canonical_request(parts: &Parts, signed_headers: &[String], payloa
     for name in signed_headers {
         out.extend_from_slice(name.as_bytes());
         out.push(b':');
-        canonical_values(parts, name, &mut out);
+        match accept_encoding.filter(|_| name == ACCEPT_ENCODING.as_str()) {
+            Some(original) => out.extend_from_slice(original.as_bytes()),
+            None => canonical_values(parts, name, &mut out),
+        }
         out.push(b'\n');
     }
     out.push(b'\n');
@@ -182,7 +225,7 @@ mod tests {
             ("/a+b", "/a%2Bb"),
             ("/%e5%bc%a0", "/%E5%BC%A0"),
         ] {
-            let request = canonical_request(&parts(path, &[]), &[], "H", Form::Encoded);
+            let request = canonical_request(&parts(path, &[]), &[], "H", Reading::AS_RECEIVED);
             assert_eq!(request, format!("GET\n{expected}\n\n\n\nH").into_bytes(), "{path}");
         }
     }
@@ -191,7 +234,7 @@ mod tests {
     fn header_values_are_trimmed_collapsed_and_joined() {
         let parts = parts("http://h.example:1/", &[("x-amz-a", "  1  2\t3 "), ("x-amz-a", "4"), ("x-amz-b", "")]);
         let signed = ["host", "x-amz-a", "x-amz-b"].map(str::to_owned);
-        let request = canonical_request(&parts, &signed, "H", Form::Encoded);
+        let request = canonical_request(&parts, &signed, "H", Reading::AS_RECEIVED);
         let expected = "GET\n/\n\nhost:h.example:1\nx-amz-a:1 2 3,4\nx-amz-b:\n\nhost;x-amz-a;x-amz-b\nH";
         assert_eq!(String::from_utf8(request).expect("ASCII"), expected);
     }

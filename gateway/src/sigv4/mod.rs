@@ -26,7 +26,7 @@ use crate::http_date;
 use crate::limits::{CLOCK_SKEW_MAX, PRESIGNED_EXPIRES_SECS_MAX};
 use crate::payload::{PayloadMode, PayloadModeName};
 use async_trait::async_trait;
-use canonical::{Form, canonical_request};
+use canonical::{Reading, canonical_request};
 use credential::{AuthorizationHeader, Credential, PresignedQuery};
 use http::header::{AUTHORIZATION, DATE, HOST};
 use http::request::Parts;
@@ -240,8 +240,8 @@ impl Claim {
 
         let mut refused = None;
         let mut accepted = false;
-        for form in [Form::Encoded, Form::AsSent] {
-            let request = canonical_request(parts, &self.signed_headers, payload_hash, form);
+        for reading in Reading::all(&self.signed_headers) {
+            let request = canonical_request(parts, &self.signed_headers, payload_hash, reading);
             let hash = hex::encode(Sha256::digest(&request));
             let string_to_sign = format!("{ALGORITHM}\n{timestamp}\n{scope}\n{hash}");
             if key.sign(string_to_sign.as_bytes()) == self.signature {

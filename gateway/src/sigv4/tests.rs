@@ -56,7 +56,7 @@ fn sign(mut parts: Parts, signed: &str, scope: &str, at: TimestampMicros) -> Par
     let names: Vec<String> = signed.split(';').map(str::to_owned).collect();
     let payload =
         parts.headers.get("x-amz-content-sha256").map_or("", |value| value.to_str().expect("ASCII")).to_owned();
-    let canonical = canonical_request(&parts, &names, &payload, Form::Encoded);
+    let canonical = canonical_request(&parts, &names, &payload, Reading::AS_RECEIVED);
     let [date, region, service, _]: [&str; 4] =
         scope.split('/').skip(1).collect::<Vec<_>>().try_into().expect("five components");
     let string = format!(
@@ -69,6 +69,41 @@ fn sign(mut parts: Parts, signed: &str, scope: &str, at: TimestampMicros) -> Par
     let value = format!("{ALGORITHM} Credential={scope}, SignedHeaders={signed}, Signature={signature}");
     parts.headers.insert(AUTHORIZATION, value.parse().expect("ASCII"));
     parts
+}
+
+// rclone #8206: a proxy between client and server rewrites a header that the client signed.
+#[tokio::test]
+async fn a_rewritten_accept_encoding_is_forgiven_and_no_other_header_is() {
+    let headers = |accept: &'static str, range: &'static str| {
+        vec![
+            ("host", "h"),
+            ("x-amz-date", "20130524T000000Z"),
+            ("x-amz-content-sha256", EMPTY),
+            ("accept-encoding", accept),
+            ("range", range),
+        ]
+    };
+    let all = "accept-encoding;host;range;x-amz-content-sha256;x-amz-date";
+    for (original, rewritten, signed, is_accepted) in [
+        ("identity", "gzip", all, true),
+        ("gzip", "gzip, br", all, true),
+        ("gzip, deflate", "", all, true),
+        ("", "gzip", all, true),
+        ("gzip,deflate;q=0.5", "gzip,deflate;q=0.5", all, true),
+        // Not one of the originals that are tried.
+        ("br", "gzip", all, false),
+        ("identity", "gzip", "host;range;x-amz-content-sha256;x-amz-date", true),
+    ] {
+        let mut parts = sign(request("GET", "/b/k", &headers(original, "bytes=0-9")), signed, SCOPE, NOW);
+        parts.headers.insert("accept-encoding", rewritten.parse().expect("value"));
+        assert_eq!(judge(&parts, NOW).await.is_ok(), is_accepted, "{original} -> {rewritten}");
+        parts.headers.remove("accept-encoding");
+        let is_tried = matches!(original, "identity" | "gzip" | "gzip, deflate" | "") || signed != all;
+        assert_eq!(judge(&parts, NOW).await.is_ok(), is_tried, "{original} -> nothing");
+        parts.headers.insert("range", "bytes=0-8".parse().expect("value"));
+        let refused = judge(&parts, NOW).await.expect_err("the range was signed");
+        assert_eq!(refused.code(), S3Code::SignatureDoesNotMatch);
+    }
 }
 
 // "Signature Calculations for the Authorization Header: Transferring Payload in a Single Chunk", its four examples; the
