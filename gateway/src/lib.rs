@@ -9,6 +9,8 @@ pub mod checksum;
 pub mod conditions;
 pub mod data;
 pub mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 pub mod host;
 pub mod http_date;
 pub mod limits;

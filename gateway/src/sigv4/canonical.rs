@@ -34,7 +34,8 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// The request as received: what is told to a client whose signature no reading explains.
+    /// The request as a client signs it.
+    #[cfg(test)]
     pub(super) const AS_RECEIVED: Self = Self { form: Form::Encoded, accept_encoding: None };
 
     /// Every reading to try, the likeliest first: 2, or 10 if `Accept-Encoding` is among the signed headers.
