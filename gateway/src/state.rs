@@ -9,6 +9,7 @@ use crate::data::{BlobGuard, DataPath};
 use crate::error::{S3Code, S3Error};
 use crate::host::{HostConfig, Query, Target};
 use crate::metrics::Metrics;
+use crate::ops::context::Request as ContextRequest;
 use crate::ops::{self, Answer, Context};
 use crate::payload::{Payload, PayloadConfig};
 use crate::router::{self, Operation};
@@ -280,11 +281,21 @@ impl Named {
         }
         let now = TimestampMicros::now();
         let authentication = authenticate(&shared.sigv4, &parts, &*shared.principals, now).await?;
-        // Nothing is open to the world: see `access::authorise`.
-        let identity = authentication.identity.ok_or(S3Code::AccessDenied)?;
-        let operation = self.operation?;
+        let identity = authentication.identity;
+        let operation = match (&identity, self.operation) {
+            (_, Ok(operation)) => operation,
+            (Some(_), Err(error)) => return Err(error),
+            (None, Err(_)) => return Err(S3Code::AccessDenied.into()),
+        };
+        let namespace = match &identity {
+            Some(identity) => Some(identity.grant.namespace),
+            None => shared.config.anonymous_namespace,
+        };
         let payload = Payload::new(authentication.payload, &parts.headers, body, shared.config.payload)?;
-        let cx = Context::new(Arc::clone(shared), conn, operation, identity, self.target, self.query, parts, now);
+        let Self { target, query, .. } = self;
+        let Parts { method, headers, .. } = parts;
+        let request = ContextRequest { conn, operation, identity, namespace, target, query, method, headers, now };
+        let cx = Context::new(Arc::clone(shared), request);
         let mut answer = ops::run(&cx, payload).await;
         if let Ok(response) = &mut answer {
             ops::cors::decorate(&cx, response.headers_mut()).await;

@@ -56,6 +56,10 @@ pub struct AccessGrant {
     /// How long this answer may be relied on, in milliseconds: at most 3,000.
     #[n(6)]
     pub lease_ms: u32,
+    /// The user's unique name, as policies may name them.
+    #[n(7)]
+    #[cbor(default)]
+    pub user_name: String,
 }
 
 /// Creates a user with a project, a namespace and an access key unless they are there already. Idempotent: what exists
@@ -193,6 +197,11 @@ pub struct Bucket {
     /// The kinds of document set on this bucket, so that a request that meets none of them needs no second read.
     #[n(9)]
     pub documents: Vec<BucketDocumentKind>,
+    /// How many times a document was set or removed: with the bucket's id it names what the documents say, so that who
+    /// has read them under the same number need not read them again.
+    #[n(10)]
+    #[cbor(default)]
+    pub document_changes: u64,
 }
 
 /// A bucket's Object Lock setting.

@@ -104,6 +104,7 @@ impl Core {
             key_version: sealed.key_version,
             sealed_name: sealed.bytes,
             closing: None,
+            document_changes: 0,
         };
         let mut attempt = Attempt::default();
         attempt.expect_absent(name_key.clone());
@@ -242,10 +243,12 @@ impl Core {
                     record.documents.push(document.kind);
                     record.documents.sort_unstable();
                 }
+                record.document_changes += 1;
             }
             BucketChange::RemoveDocument(kind) => {
                 attempt.remove(self.rows.document(request.bucket, *kind));
                 record.documents.retain(|kept| kept != kind);
+                record.document_changes += 1;
             }
         }
         attempt.put(self.rows.bucket(request.bucket), records::encode(&record));

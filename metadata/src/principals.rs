@@ -45,6 +45,7 @@ impl Core {
             project: key.project,
             namespace: project.namespace,
             lease_ms: ACCESS_LEASE_MS,
+            user_name: names.name,
         })
     }
 

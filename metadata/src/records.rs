@@ -162,6 +162,10 @@ pub(crate) struct BucketRecord {
     /// Since when a deletion is checking that the bucket is empty: no write commits meanwhile.
     #[n(10)]
     pub(crate) closing: Option<TimestampMicros>,
+    /// How many times a document was set or removed.
+    #[n(11)]
+    #[cbor(default)]
+    pub(crate) document_changes: u64,
 }
 
 /// A bucket document: its text, sealed.

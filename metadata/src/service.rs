@@ -172,6 +172,7 @@ impl Core {
             versioning: record.versioning,
             object_lock: record.object_lock,
             documents: record.documents.clone(),
+            document_changes: record.document_changes,
         })
     }
 

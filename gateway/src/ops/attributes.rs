@@ -47,8 +47,7 @@ struct Parts {
 pub(crate) async fn get(cx: &Context) -> Answer {
     super::headers::check_encryption(&cx.headers)?;
     let asked = asked(cx)?;
-    let bucket = cx.bucket(Action::ReadObject).await?;
-    let found = readable(cx, &bucket, cx.version()?, false).await?;
+    let (bucket, found) = readable(cx, Action::GetObjectAttributes, false).await?;
     let version = &found.version;
     let count = part_count(version);
     let parts = if asked.contains(&"ObjectParts") { parts(cx, &bucket, &found).await? } else { None };

@@ -22,7 +22,7 @@ const CONFIGURATION_LEN_BYTES_MAX: usize = 64 * 1024;
 
 /// GET of the service.
 pub(crate) async fn list(cx: &Context) -> Answer {
-    let grant = &cx.identity.grant;
+    let grant = &cx.signed()?.grant;
     let prefix = cx.query.get("prefix")?.unwrap_or_default();
     let token = cx.query.get("continuation-token")?.filter(|token| !token.is_empty());
     let after = match token {
@@ -84,7 +84,7 @@ async fn pages(
     let mut buckets = Vec::new();
     loop {
         let request = ListBuckets {
-            project: cx.identity.grant.project,
+            project: cx.signed()?.grant.project,
             prefix: prefix.to_owned(),
             after: after.take(),
             limit: PAGE_LEN_MAX,
@@ -105,6 +105,7 @@ async fn pages(
 
 /// PUT of a bucket.
 pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
+    cx.signed()?;
     let name = cx.bucket_name()?.to_owned();
     check_open(cx)?;
     let object_lock = match text(&cx.headers, "x-amz-bucket-object-lock-enabled") {
@@ -132,7 +133,7 @@ pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
     }
     let request = CreateBucket {
         actor: cx.actor(),
-        namespace: cx.identity.grant.namespace,
+        namespace: cx.signed()?.grant.namespace,
         name: name.clone(),
         object_lock,
         documents: Vec::new(),
@@ -212,7 +213,7 @@ pub(crate) async fn delete(cx: &Context) -> Answer {
 
 /// GET `?location`.
 pub(crate) async fn location(cx: &Context) -> Answer {
-    cx.bucket(Action::ReadBucketSettings).await?;
+    cx.bucket(Action::GetBucketLocation).await?;
     let region = cx.shared.sigv4.region();
     // us-east-1 is told as nothing, for reasons of 2006.
     let location = if region == "us-east-1" { "" } else { region };

@@ -17,7 +17,7 @@ const SETTINGS_LEN_BYTES_MAX: usize = 16 * 1024;
 
 /// GET `?versioning`.
 pub(crate) async fn get_versioning(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadBucketSettings).await?;
+    let bucket = cx.bucket(Action::GetBucketVersioning).await?;
     Ok(xml(Writer::document("VersioningConfiguration", Namespace::S3, |xml| match bucket.versioning {
         Versioning::Unversioned => {}
         Versioning::Enabled => xml.text("Status", "Enabled"),
@@ -27,7 +27,7 @@ pub(crate) async fn get_versioning(cx: &Context) -> Answer {
 
 /// PUT `?versioning`.
 pub(crate) async fn put_versioning(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let bucket = cx.bucket(Action::PutBucketVersioning).await?;
     let document =
         cx.xml_body(&mut payload, "VersioningConfiguration", SETTINGS_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let versioning = read_versioning(&document)?;
@@ -77,7 +77,7 @@ fn public_access_block(switches: [bool; 4]) -> String {
 
 /// GET `?publicAccessBlock`. A bucket without one blocks everything, as AWS makes buckets since April 2023.
 pub(crate) async fn get_public_access_block(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadBucketSettings).await?;
+    let bucket = cx.bucket(Action::GetBucketPublicAccessBlock).await?;
     let kind = BucketDocumentKind::PublicAccessBlock;
     if !bucket.documents.contains(&kind) {
         return Ok(xml(public_access_block([true; 4])));
@@ -88,7 +88,7 @@ pub(crate) async fn get_public_access_block(cx: &Context) -> Answer {
 
 /// PUT `?publicAccessBlock`. Kept as given. Nothing is public here in any case, so a switch that is off opens nothing.
 pub(crate) async fn put_public_access_block(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let bucket = cx.bucket(Action::PutBucketPublicAccessBlock).await?;
     let root = "PublicAccessBlockConfiguration";
     let document = cx.xml_body(&mut payload, root, SETTINGS_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let mut switches = [false; 4];
@@ -103,7 +103,7 @@ pub(crate) async fn put_public_access_block(cx: &Context, mut payload: Payload) 
 
 /// DELETE `?publicAccessBlock`: back to what a new bucket has.
 pub(crate) async fn delete_public_access_block(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let bucket = cx.bucket(Action::PutBucketPublicAccessBlock).await?;
     update_bucket(cx, &bucket, BucketChange::RemoveDocument(BucketDocumentKind::PublicAccessBlock)).await?;
     Ok(no_content())
 }

@@ -206,7 +206,7 @@ fn check_object(headers: &HeaderMap, assembled: &Assembled, parts: usize) -> Res
 pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
     let id = cx.upload()?;
     let condition = write_condition(&cx.headers)?;
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let bucket = cx.bucket(Action::PutObject).await?;
     let key = cx.key()?.clone();
 
     let body = payload.read_all(XML_BODY_LEN_BYTES_MAX).await?;

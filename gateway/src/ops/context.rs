@@ -1,7 +1,7 @@
 //! One request, as operations see it.
 
 use super::headers::text;
-use crate::access::{AccessWatch, Action, authorise};
+use crate::access::{AccessWatch, Action, Asker, Judged, ObjectFacts, judge};
 use crate::checksum::{BodyHasher, ExpectedDigests, WithMd5};
 use crate::error::{S3Code, S3Error};
 use crate::host::{Query, Target, check_bucket_name};
@@ -12,26 +12,43 @@ use crate::sigv4::Identity;
 use crate::state::Shared;
 use crate::xml::{self, Element};
 use bytes::Bytes;
-use http::request::Parts;
 use http::{HeaderMap, Method};
+use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use valv_metadata_api::{Actor, Bucket, FoundObject, GetBucket, GetObject, MetadataError, ObjectKey, VersionSelector};
-use valv_types::{TimestampMicros, UploadId};
+use valv_types::{NamespaceId, ProjectId, TimestampMicros, UploadId};
 
-/// A request whose signature is right.
+/// A request whose signature is right, or that has none.
 pub(crate) struct Context {
     pub(crate) shared: Arc<Shared>,
     pub(crate) conn: ConnInfo,
     pub(crate) operation: Operation,
-    pub(crate) identity: Identity,
+    pub(crate) asker: Arc<Asker>,
+    pub(crate) target: Target,
+    pub(crate) query: Arc<Query>,
+    pub(crate) method: Method,
+    pub(crate) headers: Arc<HeaderMap>,
+    /// When the request came in.
+    pub(crate) now: TimestampMicros,
+    /// Where bucket names are looked up: `None` for an unsigned request to a host that stands for no namespace.
+    namespace: Option<NamespaceId>,
+    /// The request's bucket once it has been read.
+    seen_bucket: OnceLock<Bucket>,
+    /// Everything that was allowed, for the watch over a transfer.
+    judged: Mutex<Vec<Judged>>,
+}
+
+/// What a request is made of, for [`Context::new`].
+pub(crate) struct Request {
+    pub(crate) conn: ConnInfo,
+    pub(crate) operation: Operation,
+    pub(crate) identity: Option<Identity>,
+    pub(crate) namespace: Option<NamespaceId>,
     pub(crate) target: Target,
     pub(crate) query: Query,
     pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
-    /// When the request came in.
     pub(crate) now: TimestampMicros,
-    /// The request's bucket once it has been read, for CORS.
-    seen_bucket: OnceLock<Bucket>,
 }
 
 /// What the request says of digests that its body must have.
@@ -44,28 +61,59 @@ pub(crate) enum BodyDigest {
 }
 
 impl Context {
-    #[allow(clippy::too_many_arguments, reason = "called once, by the handler that has just taken the request apart")]
-    pub(crate) fn new(
-        shared: Arc<Shared>,
-        conn: ConnInfo,
-        operation: Operation,
-        identity: Identity,
-        target: Target,
-        query: Query,
-        parts: Parts,
-        now: TimestampMicros,
-    ) -> Self {
-        let Parts { method, headers, .. } = parts;
-        Self { shared, conn, operation, identity, target, query, method, headers, now, seen_bucket: OnceLock::new() }
+    pub(crate) fn new(shared: Arc<Shared>, request: Request) -> Self {
+        let Request { conn, operation, identity, namespace, target, query, method, headers, now } = request;
+        let (headers, query) = (Arc::new(headers), Arc::new(query));
+        let asker = Asker {
+            identity,
+            peer: conn.peer,
+            is_tls: conn.is_tls,
+            headers: Arc::clone(&headers),
+            query: Arc::clone(&query),
+            now,
+        };
+        Self {
+            shared,
+            conn,
+            operation,
+            asker: Arc::new(asker),
+            target,
+            query,
+            method,
+            headers,
+            now,
+            namespace,
+            seen_bucket: OnceLock::new(),
+            judged: Mutex::default(),
+        }
     }
 
-    /// Who asks, for metadata and the ledger.
+    /// Who signed the request, if anybody did.
+    pub(crate) fn identity(&self) -> Option<&Identity> {
+        self.asker.identity.as_ref()
+    }
+
+    /// Who signed the request.
+    ///
+    /// # Errors
+    /// AccessDenied if nobody did.
+    pub(crate) fn signed(&self) -> Result<&Identity, S3Error> {
+        self.identity().ok_or_else(|| S3Code::AccessDenied.into())
+    }
+
+    /// Who asks, for metadata and the ledger. An unsigned request acts in the project of its bucket, which has been read
+    /// by whoever needs an actor.
     pub(crate) fn actor(&self) -> Actor {
-        let grant = &self.identity.grant;
+        let grant = self.identity().map(|identity| &identity.grant);
+        let project = match (grant, self.seen_bucket.get()) {
+            (Some(grant), _) => grant.project,
+            (None, Some(bucket)) => bucket.project,
+            (None, None) => ProjectId::from_bytes([0; 16]),
+        };
         Actor {
-            project: grant.project,
-            user: Some(grant.user),
-            access_key: Some(self.identity.access_key.clone()),
+            project,
+            user: grant.map(|grant| grant.user),
+            access_key: self.identity().map(|identity| identity.access_key.clone()),
             request_id: self.conn.request_id.to_string(),
             remote: self.conn.peer.ip().to_string(),
         }
@@ -89,34 +137,77 @@ impl Context {
         self.target.key.as_ref().ok_or_else(|| S3Error::invalid_argument("Object key must not be empty", "key", ""))
     }
 
-    /// Reads the request's bucket and asks whether `action` on it (and on the request's key) is allowed.
+    /// Reads the request's bucket and asks whether `action` on it (and on the request's key) is allowed. For actions on an
+    /// object that exists there is [`Self::object`]: its ACL and tags decide, too.
     ///
     /// # Errors
     /// NoSuchBucket, AccessDenied.
     pub(crate) async fn bucket(&self, action: Action) -> Result<Bucket, S3Error> {
-        let bucket = self.named_bucket(self.bucket_name()?, action, self.target.key.as_ref()).await?;
+        let bucket = self.unjudged_bucket().await?;
+        self.may(action, &bucket).await?;
         self.check_expected_owner("x-amz-expected-bucket-owner", &bucket).await?;
+        Ok(bucket)
+    }
+
+    /// Reads the request's bucket for an operation that asks for each of many keys.
+    ///
+    /// # Errors
+    /// NoSuchBucket; AccessDenied if the bucket lets in nobody but members, and the asker is none.
+    pub(crate) async fn bucket_of_many(&self) -> Result<Bucket, S3Error> {
+        let bucket = self.unjudged_bucket().await?;
+        if !self.is_member(&bucket) {
+            return Err(S3Code::AccessDenied.into());
+        }
+        self.check_expected_owner("x-amz-expected-bucket-owner", &bucket).await?;
+        Ok(bucket)
+    }
+
+    async fn unjudged_bucket(&self) -> Result<Bucket, S3Error> {
+        let bucket = self.find_bucket(self.bucket_name()?).await?;
         tracing::Span::current().record("bucket", tracing::field::display(bucket.id));
         let _ = self.seen_bucket.set(bucket.clone());
         Ok(bucket)
     }
 
-    /// The same for another bucket, such as a copy's source.
-    pub(crate) async fn named_bucket(
-        &self,
-        name: &str,
-        action: Action,
-        key: Option<&ObjectKey>,
-    ) -> Result<Bucket, S3Error> {
-        let request = GetBucket { namespace: self.identity.grant.namespace, name: name.to_owned() };
-        let bucket = self.shared.metadata.get_bucket(request).await.map_err(|error| no_such_bucket(error, name))?;
-        authorise(Some(&self.identity), action, &bucket, key)?;
-        Ok(bucket)
+    async fn find_bucket(&self, name: &str) -> Result<Bucket, S3Error> {
+        let namespace = self.namespace.ok_or(S3Code::AccessDenied)?;
+        let request = GetBucket { namespace, name: name.to_owned() };
+        self.shared.metadata.get_bucket(request).await.map_err(|error| no_such_bucket(error, name))
     }
 
-    /// Asks for a further right in a bucket that has been read.
-    pub(crate) fn may(&self, action: Action, bucket: &Bucket) -> Result<(), S3Error> {
-        authorise(Some(&self.identity), action, bucket, self.target.key.as_ref())
+    /// Whether the asker is a member of the bucket's project.
+    pub(crate) fn is_member(&self, bucket: &Bucket) -> bool {
+        self.asker.is_member(bucket)
+    }
+
+    /// Asks for a further right on the request's key in a bucket that has been read.
+    ///
+    /// # Errors
+    /// AccessDenied.
+    pub(crate) async fn may(&self, action: Action, bucket: &Bucket) -> Result<(), S3Error> {
+        self.may_watched(action, bucket, self.target.key.as_ref(), None).await
+    }
+
+    /// Asks for a right on one of many keys of a bucket that has been read.
+    ///
+    /// # Errors
+    /// AccessDenied.
+    pub(crate) async fn may_key(&self, action: Action, bucket: &Bucket, key: &ObjectKey) -> Result<(), S3Error> {
+        judge(&self.asker, action, bucket, Some(key), None, self.now).await
+    }
+
+    /// Asks for a right, and has [`Self::watch`] ask again.
+    async fn may_watched(
+        &self,
+        action: Action,
+        bucket: &Bucket,
+        key: Option<&ObjectKey>,
+        object: Option<ObjectFacts>,
+    ) -> Result<(), S3Error> {
+        judge(&self.asker, action, bucket, key, object.as_ref(), self.now).await?;
+        let object = object.map(Arc::new);
+        self.judged.lock().push(Judged { action, bucket: bucket.clone(), key: key.cloned(), object });
+        Ok(())
     }
 
     /// The bucket if it has been read.
@@ -145,19 +236,67 @@ impl Context {
         }
     }
 
-    /// Reads the record of the request's object. A delete marker is returned as such.
+    /// Reads the request's bucket and the record of its object, and asks whether `action` on it is allowed. A delete marker
+    /// is returned as such.
     ///
     /// # Errors
-    /// NoSuchKey, NoSuchVersion.
+    /// NoSuchBucket, AccessDenied, NoSuchKey, NoSuchVersion.
     pub(crate) async fn object(
         &self,
+        action: Action,
+        selector: VersionSelector,
+        with_inline: bool,
+    ) -> Result<(Bucket, FoundObject), S3Error> {
+        let bucket = self.unjudged_bucket().await?;
+        let found = self.object_in(&bucket, self.key()?, action, selector, with_inline).await?;
+        self.check_expected_owner("x-amz-expected-bucket-owner", &bucket).await?;
+        Ok((bucket, found))
+    }
+
+    /// The same for another bucket and key, such as a copy's source.
+    ///
+    /// # Errors
+    /// As [`Self::object`].
+    pub(crate) async fn named_object(
+        &self,
+        name: &str,
+        key: &ObjectKey,
+        action: Action,
+        selector: VersionSelector,
+        with_inline: bool,
+    ) -> Result<(Bucket, FoundObject), S3Error> {
+        let bucket = self.find_bucket(name).await?;
+        let found = self.object_in(&bucket, key, action, selector, with_inline).await?;
+        Ok((bucket, found))
+    }
+
+    async fn object_in(
+        &self,
         bucket: &Bucket,
+        key: &ObjectKey,
+        action: Action,
         version: VersionSelector,
         with_inline: bool,
     ) -> Result<FoundObject, S3Error> {
-        let key = self.key()?.clone();
         let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline };
-        self.shared.metadata.get_object(request).await.map_err(|error| no_such_object(error, &key, version))
+        let found = self.shared.metadata.get_object(request).await.map_err(|error| no_such_object(error, key, version));
+        let action = action.of_version(version);
+        if self.is_member(bucket) {
+            self.may_watched(action, bucket, Some(key), None).await?;
+            return found;
+        }
+        match found {
+            Ok(found) if !found.version.is_delete_marker => {
+                let facts = ObjectFacts::of(&self.shared.principals, bucket, &found).await?;
+                self.may_watched(action, bucket, Some(key), Some(facts)).await?;
+                Ok(found)
+            }
+            // That a key does not exist is for those to know who may list the bucket (AWS, GetObject, "Permissions").
+            absent => {
+                self.may_watched(Action::ListBucket, bucket, None, None).await?;
+                absent
+            }
+        }
     }
 
     /// The upload that the query names.
@@ -171,7 +310,7 @@ impl Context {
 
     /// A watch over this request's right during a transfer.
     pub(crate) fn watch(&self) -> AccessWatch {
-        AccessWatch::new(Arc::clone(&self.shared.principals), &self.identity)
+        AccessWatch::new(Arc::clone(&self.shared), Arc::clone(&self.asker), self.judged.lock().clone())
     }
 
     /// Reads a small body whole and verifies its digests.

@@ -9,6 +9,7 @@ use super::headers::{
     add_encryption, attributes, check_acl, check_encryption, checksum_text, described, header_value, lock_request,
     parse_tagging_header, part_count, shown_text, text,
 };
+use super::lock::may_lock;
 use super::put::CHECKSUM_DEFAULT;
 use super::source::{self, Owner};
 use super::{Answer, xml};
@@ -25,8 +26,8 @@ use crate::xml::{Namespace, Writer};
 use futures_util::StreamExt as _;
 use std::ops::Range;
 use valv_metadata_api::{
-    Attributes, Bucket, Checksum, ChecksumAlgorithm, CopyObject, FoundObject, GetObject, GetUpload, MetadataError,
-    ObjectKey, PutObject, PutPart, ShownVersion, VersionSelector, Written,
+    Attributes, Bucket, Checksum, ChecksumAlgorithm, CopyObject, FoundObject, GetUpload, MetadataError, ObjectKey,
+    PutObject, PutPart, ShownVersion, VersionSelector, Written,
 };
 use valv_types::{CommitId, TimestampMicros};
 
@@ -87,11 +88,8 @@ impl Source {
         let header = text(&cx.headers, "x-amz-copy-source").unwrap_or_default();
         let CopySource { bucket: name, key, version } = CopySource::parse(header)?;
         crate::host::check_bucket_name(&name)?;
-        let bucket = cx.named_bucket(&name, Action::ReadObject, Some(&key)).await?;
+        let (bucket, found) = cx.named_object(&name, &key, Action::GetObject, version, with_inline).await?;
         cx.check_expected_owner("x-amz-source-expected-bucket-owner", &bucket).await?;
-        let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline };
-        let found =
-            cx.shared.metadata.get_object(request).await.map_err(|error| no_such_object(error, &key, version))?;
         if found.version.is_delete_marker {
             return Err(match version {
                 VersionSelector::Current => S3Error::new(S3Code::NoSuchKey)
@@ -150,11 +148,9 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
         None => None,
         Some(name) => Some(checksum::parse_algorithm(name)?),
     };
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
-    if lock != Default::default() {
-        cx.may(Action::WriteLock, &bucket)?;
-    }
+    may_lock(cx, &bucket, &lock).await?;
     let source = Source::read(cx, true).await?;
     if source.len_bytes() > PUT_LEN_BYTES_MAX {
         return Err(S3Error::invalid_request(format!(
@@ -358,7 +354,7 @@ pub(crate) async fn upload_part_copy(cx: &Context) -> Answer {
     check_encryption(&cx.headers)?;
     let number = part_number(cx)?.ok_or(S3Code::InvalidRequest)?;
     let id = cx.upload()?;
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let bucket = cx.bucket(Action::PutObject).await?;
     let key = cx.key()?.clone();
     let request = GetUpload { bucket: bucket.id, key: key.clone(), upload: id };
     let upload = cx.shared.metadata.get_upload(request).await?;

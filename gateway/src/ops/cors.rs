@@ -145,14 +145,14 @@ fn write_rules(rules: &[Rule]) -> String {
 
 /// GET `?cors`.
 pub(crate) async fn get(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadBucketSettings).await?;
+    let bucket = cx.bucket(Action::GetBucketCORS).await?;
     let body = bucket_document(cx, &bucket, BucketDocumentKind::Cors).await?;
     Ok(xml(String::from_utf8(body).map_err(S3Error::internal)?))
 }
 
 /// PUT `?cors`.
 pub(crate) async fn put(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let bucket = cx.bucket(Action::PutBucketCORS).await?;
     let document = cx.xml_body(&mut payload, "CORSConfiguration", CORS_LEN_BYTES_MAX, BodyDigest::Required).await?;
     let body = write_rules(&read_rules(&document)?).into_bytes();
     let document = BucketDocument { kind: BucketDocumentKind::Cors, body };
@@ -162,7 +162,7 @@ pub(crate) async fn put(cx: &Context, mut payload: Payload) -> Answer {
 
 /// DELETE `?cors`.
 pub(crate) async fn delete(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let bucket = cx.bucket(Action::PutBucketCORS).await?;
     update_bucket(cx, &bucket, BucketChange::RemoveDocument(BucketDocumentKind::Cors)).await?;
     Ok(no_content())
 }

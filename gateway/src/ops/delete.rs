@@ -25,8 +25,8 @@ const DELETES_IN_FLIGHT: usize = 16;
 pub(crate) async fn one(cx: &Context) -> Answer {
     let selector = cx.version()?;
     let condition = delete_condition(&cx.headers)?;
-    let bucket = cx.bucket(action(selector)).await?;
-    let bypass_governance = bypass(cx, &bucket)?;
+    let bucket = cx.bucket(Action::DeleteObject.of_version(selector)).await?;
+    let bypass_governance = bypass(cx, &bucket).await?;
     let deleted = delete(cx, &bucket, cx.key()?.clone(), selector, bypass_governance, condition).await?;
     let mut response = no_content();
     let headers = response.headers_mut();
@@ -39,21 +39,17 @@ pub(crate) async fn one(cx: &Context) -> Answer {
     Ok(response)
 }
 
-const fn action(selector: VersionSelector) -> Action {
-    match selector {
-        VersionSelector::Current => Action::DeleteObject,
-        VersionSelector::Null | VersionSelector::Id(_) => Action::DeleteVersion,
-    }
-}
-
 /// Whether the request wants to bypass governance retention; then it must be allowed to.
-pub(crate) fn bypass(cx: &Context, bucket: &Bucket) -> Result<bool, S3Error> {
-    let wants =
-        text(&cx.headers, "x-amz-bypass-governance-retention").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+pub(crate) async fn bypass(cx: &Context, bucket: &Bucket) -> Result<bool, S3Error> {
+    let wants = wants_bypass(cx);
     if wants {
-        cx.may(Action::BypassGovernance, bucket)?;
+        cx.may(Action::BypassGovernanceRetention, bucket).await?;
     }
     Ok(wants)
+}
+
+fn wants_bypass(cx: &Context) -> bool {
+    text(&cx.headers, "x-amz-bypass-governance-retention").is_some_and(|text| text.eq_ignore_ascii_case("true"))
 }
 
 /// Deletes, and takes what was not there as deleted, as S3 does.
@@ -113,13 +109,22 @@ impl Entry {
     }
 
     async fn delete(self, cx: &Context, bucket: &Bucket, bypass_governance: bool) -> (Self, Result<Deleted, S3Error>) {
-        let outcome = match &self.parsed {
-            Err(error) => Err(error.clone()),
-            Ok((selector, condition)) => {
-                delete(cx, bucket, self.key.clone(), *selector, bypass_governance, condition.clone()).await
-            }
-        };
+        let outcome = self.delete_if_allowed(cx, bucket, bypass_governance).await;
         (self, outcome)
+    }
+
+    async fn delete_if_allowed(
+        &self,
+        cx: &Context,
+        bucket: &Bucket,
+        bypass_governance: bool,
+    ) -> Result<Deleted, S3Error> {
+        let (selector, condition) = self.parsed.clone()?;
+        cx.may_key(Action::DeleteObject.of_version(selector), bucket, &self.key).await?;
+        if bypass_governance {
+            cx.may_key(Action::BypassGovernanceRetention, bucket, &self.key).await?;
+        }
+        delete(cx, bucket, self.key.clone(), selector, bypass_governance, condition).await
     }
 
     fn parse(object: &Element, version: Option<&str>) -> Result<(VersionSelector, WriteCondition), S3Error> {
@@ -148,7 +153,7 @@ impl Entry {
 
 /// POST `?delete`.
 pub(crate) async fn many(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::DeleteObject).await?;
+    let bucket = cx.bucket_of_many().await?;
     let document = cx.xml_body(&mut payload, "Delete", XML_BODY_LEN_BYTES_MAX, BodyDigest::Required).await?;
     let is_quiet = document.flag("Quiet")?;
     let objects: Vec<&Element> = document.all("Object").collect();
@@ -156,10 +161,7 @@ pub(crate) async fn many(cx: &Context, mut payload: Payload) -> Answer {
         return Err(S3Code::MalformedXML.into());
     }
     let entries = objects.into_iter().map(Entry::read).collect::<Result<Vec<_>, _>>()?;
-    if entries.iter().any(|entry| entry.version_text.is_some()) {
-        cx.may(Action::DeleteVersion, &bucket)?;
-    }
-    let bypass_governance = bypass(cx, &bucket)?;
+    let bypass_governance = wants_bypass(cx);
 
     let deletes: Vec<_> = entries.into_iter().map(|entry| entry.delete(cx, &bucket, bypass_governance)).collect();
     let outcomes: Vec<_> = stream::iter(deletes).buffered(DELETES_IN_FLIGHT).collect().await;

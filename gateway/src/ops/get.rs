@@ -48,9 +48,7 @@ const OVERRIDES: [(&str, HeaderName); 6] = [
 /// GET and HEAD of an object.
 pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
     super::headers::check_encryption(&cx.headers)?;
-    let bucket = cx.bucket(Action::ReadObject).await?;
-    let selector = cx.version()?;
-    let found = readable(cx, &bucket, selector, want == Want::Body).await?;
+    let (bucket, found) = readable(cx, Action::GetObject, want == Want::Body).await?;
     let version = &found.version;
 
     let mut headers = HeaderMap::new();
@@ -125,19 +123,20 @@ fn watch(shared: Arc<Shared>, operation: Operation, watch: AccessWatch, stream: 
     }))
 }
 
-/// Reads an object's record for somebody who wants the object, not a delete marker.
+/// Reads the record of the request's object for somebody who may do `action` to it, and who wants the object, not a delete
+/// marker.
 ///
 /// # Errors
-/// NoSuchKey if the current version is a delete marker; MethodNotAllowed if the version asked for is one.
+/// NoSuchBucket, AccessDenied, NoSuchVersion; NoSuchKey if the current version is a delete marker; MethodNotAllowed if the version asked for is one.
 pub(crate) async fn readable(
     cx: &Context,
-    bucket: &Bucket,
-    selector: VersionSelector,
+    action: Action,
     with_inline: bool,
-) -> Result<FoundObject, S3Error> {
-    let found = cx.object(bucket, selector, with_inline).await?;
+) -> Result<(Bucket, FoundObject), S3Error> {
+    let selector = cx.version()?;
+    let (bucket, found) = cx.object(action, selector, with_inline).await?;
     if !found.version.is_delete_marker {
-        return Ok(found);
+        return Ok((bucket, found));
     }
     let key = String::from_utf8_lossy(cx.key()?.as_bytes()).into_owned();
     let mut headers = HeaderMap::new();
@@ -256,10 +255,15 @@ pub(crate) fn part_number(cx: &Context) -> Result<Option<u16>, S3Error> {
     }
 }
 
-/// Applies `response-*`. Every request that comes here is signed, which is what S3 demands for them.
+/// Applies `response-*`, which S3 takes from signed requests only: others would make us say what a stranger likes.
 fn override_headers(cx: &Context, headers: &mut HeaderMap) -> Result<(), S3Error> {
     for (parameter, name) in OVERRIDES {
         let Some(value) = cx.query.get_bytes(parameter) else { continue };
+        if cx.identity().is_none() {
+            return Err(S3Error::invalid_request(
+                "Request specific response headers cannot be used for anonymous GET requests.",
+            ));
+        }
         // A line break would be a header of the client's making; `from_bytes` refuses it.
         let value = HeaderValue::from_bytes(value).map_err(|_| {
             S3Error::invalid_argument("The header's value is not valid", parameter, String::from_utf8_lossy(value))

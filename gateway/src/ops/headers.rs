@@ -528,6 +528,7 @@ mod tests {
             versioning: Versioning::Enabled,
             object_lock: Some(ObjectLock { default: None }),
             documents: Vec::new(),
+            document_changes: 0,
         };
         let (mode, until, hold) =
             ("x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date", "x-amz-object-lock-legal-hold");

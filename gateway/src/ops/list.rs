@@ -250,7 +250,7 @@ pub(crate) async fn versions(cx: &Context) -> Answer {
             Some(parse_version(text)?)
         }
     };
-    let bucket = cx.bucket(Action::ListBucket).await?;
+    let bucket = cx.bucket(Action::ListBucketVersions).await?;
     let list = if paging.page_len == 0 {
         VersionList { entries: Vec::new(), common_prefixes: Vec::new(), next_after: None, next_after_version: None }
     } else {
@@ -324,7 +324,7 @@ pub(crate) async fn uploads(cx: &Context) -> Answer {
             text.parse().map_err(|_| S3Error::invalid_argument("Invalid uploadId marker", "upload-id-marker", text))?,
         ),
     };
-    let bucket = cx.bucket(Action::ListBucket).await?;
+    let bucket = cx.bucket(Action::ListBucketMultipartUploads).await?;
     let list = if paging.page_len == 0 {
         UploadList { uploads: Vec::new(), common_prefixes: Vec::new(), next_after: None, next_after_upload: None }
     } else {

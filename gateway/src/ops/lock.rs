@@ -14,8 +14,8 @@ use crate::payload::Payload;
 use crate::xml::{Element, Namespace, Writer};
 use http::StatusCode;
 use valv_metadata_api::{
-    Bucket, BucketChange, DefaultRetention, MetadataError, ObjectLock, Retention, RetentionPeriod, VersionChange,
-    Versioning,
+    Bucket, BucketChange, DefaultRetention, LockRequest, MetadataError, ObjectLock, Retention, RetentionPeriod,
+    VersionChange, Versioning,
 };
 
 /// Longest document of this family; the largest has six elements.
@@ -26,7 +26,7 @@ const DAYS_MAX: u32 = 36_500;
 
 /// GET `?object-lock`.
 pub(crate) async fn get_configuration(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadBucketSettings).await?;
+    let bucket = cx.bucket(Action::GetBucketObjectLockConfiguration).await?;
     let lock = bucket.object_lock.ok_or(S3Code::ObjectLockConfigurationNotFoundError)?;
     Ok(xml(configuration_document(lock)))
 }
@@ -50,7 +50,7 @@ fn configuration_document(lock: ObjectLock) -> String {
 
 /// PUT `?object-lock`.
 pub(crate) async fn put_configuration(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let bucket = cx.bucket(Action::PutBucketObjectLockConfiguration).await?;
     let document =
         cx.xml_body(&mut payload, "ObjectLockConfiguration", LOCK_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let lock = read_configuration(&document)?;
@@ -96,9 +96,8 @@ fn check_enabled(bucket: &Bucket) -> Result<(), S3Error> {
 
 /// GET `?retention`.
 pub(crate) async fn get_retention(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadObject).await?;
+    let (bucket, found) = readable(cx, Action::GetObjectRetention, false).await?;
     check_enabled(&bucket)?;
-    let found = readable(cx, &bucket, cx.version()?, false).await?;
     let retention = found.version.retention.ok_or(S3Code::NoSuchObjectLockConfiguration)?;
     Ok(xml(Writer::document("Retention", Namespace::S3, |xml| {
         xml.text("Mode", retention_mode_name(retention.mode));
@@ -108,9 +107,9 @@ pub(crate) async fn get_retention(cx: &Context) -> Answer {
 
 /// PUT `?retention`.
 pub(crate) async fn put_retention(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::WriteLock).await?;
+    let (bucket, _) = readable(cx, Action::PutObjectRetention, false).await?;
     check_enabled(&bucket)?;
-    let bypass_governance = bypass(cx, &bucket)?;
+    let bypass_governance = bypass(cx, &bucket).await?;
     let document = cx.xml_body(&mut payload, "Retention", LOCK_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let retention = read_retention(&document)?;
     if let Some(retention) = &retention {
@@ -135,9 +134,8 @@ fn read_retention(document: &Element) -> Result<Option<Retention>, S3Error> {
 
 /// GET `?legal-hold`.
 pub(crate) async fn get_legal_hold(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadObject).await?;
+    let (bucket, found) = readable(cx, Action::GetObjectLegalHold, false).await?;
     check_enabled(&bucket)?;
-    let found = readable(cx, &bucket, cx.version()?, false).await?;
     Ok(xml(Writer::document("LegalHold", Namespace::S3, |xml| {
         xml.text("Status", if found.version.legal_hold { "ON" } else { "OFF" });
     })))
@@ -145,7 +143,7 @@ pub(crate) async fn get_legal_hold(cx: &Context) -> Answer {
 
 /// PUT `?legal-hold`.
 pub(crate) async fn put_legal_hold(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::WriteLock).await?;
+    let (bucket, _) = readable(cx, Action::PutObjectLegalHold, false).await?;
     check_enabled(&bucket)?;
     let document = cx.xml_body(&mut payload, "LegalHold", LOCK_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let is_on = match document.required("Status")?.trim() {
@@ -155,6 +153,20 @@ pub(crate) async fn put_legal_hold(cx: &Context, mut payload: Payload) -> Answer
     };
     update_version(cx, &bucket, VersionChange::LegalHold(is_on)).await?;
     Ok(status(StatusCode::OK))
+}
+
+/// Asks for the rights that a write with a lock needs besides its own.
+///
+/// # Errors
+/// AccessDenied.
+pub(crate) async fn may_lock(cx: &Context, bucket: &Bucket, lock: &LockRequest) -> Result<(), S3Error> {
+    if lock.retention.is_some() {
+        cx.may(Action::PutObjectRetention, bucket).await?;
+    }
+    if lock.legal_hold {
+        cx.may(Action::PutObjectLegalHold, bucket).await?;
+    }
+    Ok(())
 }
 
 /// Metadata's words for a change that the bucket's state does not allow, in S3's.

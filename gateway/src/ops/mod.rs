@@ -1,6 +1,6 @@
 //! The operations of S3, over metadata and the data path.
 //!
-//! Every operation takes the request's [`Context`], asks [`crate::access::authorise`] through it before it touches
+//! Every operation takes the request's [`Context`], asks [`crate::access::judge`] through it before it touches
 //! anything, and reads the body only after that. What changes something commits once; whatever fails before the commit
 //! leaves nothing visible, because the blob's writer is dropped.
 

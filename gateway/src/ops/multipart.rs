@@ -4,6 +4,7 @@ use super::context::Context;
 use super::get::part_number;
 use super::headers::{add_checksums, add_encryption, add_etag, attributes, lock_request, text};
 use super::list::{encoding, page_len};
+use super::lock::may_lock;
 use super::put::CHECKSUM_DEFAULT;
 use super::receive::{Received, check_len, receive};
 use super::{Answer, no_content, status, xml};
@@ -45,11 +46,9 @@ pub(crate) async fn create(cx: &Context) -> Answer {
     let checksum = chosen_checksum(cx)?;
     // A listing of uploads may ask for encoded keys; the answer here never does, but AWS checks the parameter.
     encoding(cx)?;
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
-    if lock != Default::default() {
-        cx.may(Action::WriteLock, &bucket)?;
-    }
+    may_lock(cx, &bucket, &lock).await?;
     cx.shared.data.check_room(bucket.layout.pool).await?;
     let request = CreateUpload {
         actor: cx.actor(),
@@ -100,7 +99,7 @@ pub(crate) async fn upload_part(cx: &Context, payload: Payload) -> Answer {
     let id = cx.upload()?;
     let expected = cx.expected_digests()?;
     check_len(&payload)?;
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let bucket = cx.bucket(Action::PutObject).await?;
     let key = cx.key()?.clone();
     let request = GetUpload { bucket: bucket.id, key: key.clone(), upload: id };
     let upload = cx.shared.metadata.get_upload(request).await?;
@@ -149,7 +148,7 @@ pub(crate) async fn upload_part(cx: &Context, payload: Payload) -> Answer {
 /// DELETE of an upload.
 pub(crate) async fn abort(cx: &Context) -> Answer {
     let id = cx.upload()?;
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let bucket = cx.bucket(Action::AbortMultipartUpload).await?;
     let request = AbortUpload {
         actor: cx.actor(),
         bucket: bucket.id,
@@ -179,7 +178,7 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
         )
     })?;
     let encoding = encoding(cx)?;
-    let bucket = cx.bucket(Action::ListBucket).await?;
+    let bucket = cx.bucket(Action::ListMultipartUploadParts).await?;
     let request = ListParts {
         bucket: bucket.id,
         key: cx.key()?.clone(),

@@ -21,8 +21,7 @@ const SETTINGS_LEN_BYTES_MAX: usize = 64 * 1024;
 /// Answers every operation of this file on buckets.
 pub(crate) async fn run(cx: &Context, mut payload: Payload) -> Answer {
     use Operation::*;
-    let is_read = cx.operation.name().starts_with("Get") || cx.operation.name().starts_with("List");
-    let action = if is_read { Action::ReadBucketSettings } else { Action::WriteBucketSettings };
+    let action = Action::of_settings(cx.operation).ok_or(S3Code::InternalError)?;
     let bucket = cx.bucket(action).await?;
     match cx.operation {
         GetBucketAcl => {
@@ -121,16 +120,14 @@ fn put_acl(cx: &Context) -> Answer {
 
 /// GET of an object's ACL: the bucket's owner, as AWS answers where ACLs are off.
 pub(crate) async fn get_object_acl(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadObject).await?;
-    readable(cx, &bucket, cx.version()?, false).await?;
+    let (bucket, _) = readable(cx, Action::GetObjectAcl, false).await?;
     let owner = owner(cx, &bucket).await?;
     Ok(xml(acl(owner)))
 }
 
 /// PUT of an object's ACL.
 pub(crate) async fn put_object_acl(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::WriteObject).await?;
-    readable(cx, &bucket, cx.version()?, false).await?;
+    readable(cx, Action::PutObjectAcl, false).await?;
     put_acl(cx)
 }
 

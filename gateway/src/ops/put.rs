@@ -3,6 +3,7 @@
 use super::context::Context;
 use super::get::written_headers;
 use super::headers::{attributes, lock_request};
+use super::lock::may_lock;
 use super::receive::{Received, check_len, receive};
 use super::{Answer, status};
 use crate::access::Action;
@@ -21,11 +22,9 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
     let condition = write_condition(&cx.headers)?;
     let mut attributes = attributes(&cx.headers)?;
     check_len(&payload)?;
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
-    if lock != Default::default() {
-        cx.may(Action::WriteLock, &bucket)?;
-    }
+    may_lock(cx, &bucket, &lock).await?;
 
     let algorithm = expected.algorithm().unwrap_or(CHECKSUM_DEFAULT);
     let received = receive(cx, payload, &bucket, &expected, [algorithm]).await?;

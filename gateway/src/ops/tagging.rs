@@ -50,8 +50,7 @@ fn document(tags: &[(String, String)]) -> String {
 
 /// GET of an object's tags.
 pub(crate) async fn get_object(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadObject).await?;
-    let found = readable(cx, &bucket, cx.version()?, false).await?;
+    let (_, found) = readable(cx, Action::GetObjectTagging, false).await?;
     let mut response = xml(document(&found.version.attributes.tags));
     add_version(response.headers_mut(), found.shown);
     Ok(response)
@@ -59,7 +58,7 @@ pub(crate) async fn get_object(cx: &Context) -> Answer {
 
 /// PUT of an object's tags.
 pub(crate) async fn put_object(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let (bucket, _) = readable(cx, Action::PutObjectTagging, false).await?;
     let document = cx.xml_body(&mut payload, "Tagging", TAGGING_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let tags = read_tags(&document, TAGS_MAX)?;
     let found = set_object_tags(cx, &bucket, tags).await?;
@@ -70,7 +69,7 @@ pub(crate) async fn put_object(cx: &Context, mut payload: Payload) -> Answer {
 
 /// DELETE of an object's tags.
 pub(crate) async fn delete_object(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::WriteObject).await?;
+    let (bucket, _) = readable(cx, Action::DeleteObjectTagging, false).await?;
     let found = set_object_tags(cx, &bucket, Vec::new()).await?;
     let mut response = no_content();
     add_version(response.headers_mut(), found.shown);
@@ -81,18 +80,16 @@ async fn set_object_tags(cx: &Context, bucket: &Bucket, tags: Vec<(String, Strin
     update_version(cx, bucket, VersionChange::Tags(tags)).await
 }
 
-/// Changes the version that the request names.
+/// Changes the version that the request names, which the caller has read and may change.
 ///
 /// # Errors
-/// NoSuchKey, NoSuchVersion, MethodNotAllowed for a delete marker; AccessDenied for what a lock protects.
+/// NoSuchKey, NoSuchVersion; AccessDenied for what a lock protects.
 pub(crate) async fn update_version(
     cx: &Context,
     bucket: &Bucket,
     change: VersionChange,
 ) -> Result<FoundObject, S3Error> {
     let selector = cx.version()?;
-    // Tells a delete marker as S3 does; the change itself is judged again inside the commit.
-    readable(cx, bucket, selector, false).await?;
     let key = cx.key()?.clone();
     let request = UpdateVersion {
         actor: cx.actor(),
@@ -148,14 +145,14 @@ pub(crate) async fn bucket_document(
 
 /// GET of a bucket's tags.
 pub(crate) async fn get_bucket(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::ReadBucketSettings).await?;
+    let bucket = cx.bucket(Action::GetBucketTagging).await?;
     let body = bucket_document(cx, &bucket, BucketDocumentKind::Tagging).await?;
     Ok(xml(String::from_utf8(body).map_err(S3Error::internal)?))
 }
 
 /// PUT of a bucket's tags.
 pub(crate) async fn put_bucket(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let bucket = cx.bucket(Action::PutBucketTagging).await?;
     let given = cx.xml_body(&mut payload, "Tagging", TAGGING_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let tags = read_tags(&given, BUCKET_TAGS_MAX)?;
     let body = document(&tags).into_bytes();
@@ -166,7 +163,7 @@ pub(crate) async fn put_bucket(cx: &Context, mut payload: Payload) -> Answer {
 
 /// DELETE of a bucket's tags.
 pub(crate) async fn delete_bucket(cx: &Context) -> Answer {
-    let bucket = cx.bucket(Action::WriteBucketSettings).await?;
+    let bucket = cx.bucket(Action::PutBucketTagging).await?;
     update_bucket(cx, &bucket, BucketChange::RemoveDocument(BucketDocumentKind::Tagging)).await?;
     Ok(no_content())
 }

@@ -1,0 +1,67 @@
+//! Transfers that outlast a lease: each second they ask whether their right still holds.
+
+use super::{Action, Asker, ObjectFacts, judge};
+use crate::error::{S3Code, S3Error};
+use crate::state::Shared;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use valv_metadata_api::{Bucket, GetBucket, MetadataError, ObjectKey};
+use valv_types::TimestampMicros;
+
+/// How often a running transfer asks whether it still may.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// One thing that a request was allowed to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Judged {
+    pub(crate) action: Action,
+    pub(crate) bucket: Bucket,
+    pub(crate) key: Option<ObjectKey>,
+    pub(crate) object: Option<Arc<ObjectFacts>>,
+}
+
+/// Keeps asking, during a transfer, whether its right still holds.
+pub(crate) struct AccessWatch {
+    shared: Arc<Shared>,
+    asker: Arc<Asker>,
+    judged: Vec<Judged>,
+    next: Instant,
+}
+
+impl AccessWatch {
+    /// Watches over a transfer of `asker`, who was allowed everything in `judged`.
+    pub(crate) fn new(shared: Arc<Shared>, asker: Arc<Asker>, judged: Vec<Judged>) -> Self {
+        Self { shared, asker, judged, next: Instant::now() + WATCH_INTERVAL }
+    }
+
+    /// To be called with every piece; asks once a second.
+    ///
+    /// # Errors
+    /// AccessDenied if the key is gone or stands for somebody else, or if the bucket's rules no longer allow what they
+    /// allowed; ServiceUnavailable if that can't be learnt.
+    pub(crate) async fn check(&mut self) -> Result<(), S3Error> {
+        let now = Instant::now();
+        if now < self.next {
+            return Ok(());
+        }
+        self.renew().await?;
+        self.next = now + WATCH_INTERVAL;
+        Ok(())
+    }
+
+    async fn renew(&self) -> Result<(), S3Error> {
+        self.shared.principals.still_granted(&self.asker).await?;
+        for judged in &self.judged {
+            let request = GetBucket { namespace: judged.bucket.namespace, name: judged.bucket.name.clone() };
+            let bucket = match self.shared.metadata.get_bucket(request).await {
+                Ok(bucket) if bucket.id == judged.bucket.id => bucket,
+                Ok(_) | Err(MetadataError::NoSuchBucket) => return Err(S3Code::AccessDenied.into()),
+                Err(error) => return Err(error.into()),
+            };
+            let object = judged.object.as_deref();
+            let now = TimestampMicros::now();
+            judge(&self.asker, judged.action, &bucket, judged.key.as_ref(), object, now).await?;
+        }
+        Ok(())
+    }
+}
