@@ -372,7 +372,8 @@ impl From<MetadataError> for S3Error {
             MetadataError::NoSuchAccessKey => plain(S3Code::InvalidAccessKeyId),
             // Users are looked up only for grants that name them.
             MetadataError::NoSuchUser => plain(S3Code::InvalidArgument).with_message("Invalid id"),
-            MetadataError::NoSuchBucket => plain(S3Code::NoSuchBucket),
+            // No bucket can be in a namespace that is not there.
+            MetadataError::NoSuchBucket | MetadataError::NoSuchNamespace => plain(S3Code::NoSuchBucket),
             MetadataError::BucketAlreadyOwnedByYou => plain(S3Code::BucketAlreadyOwnedByYou),
             MetadataError::BucketAlreadyExists => plain(S3Code::BucketAlreadyExists),
             MetadataError::BucketNotEmpty => plain(S3Code::BucketNotEmpty),

@@ -82,6 +82,26 @@ impl HostConfig {
         Ok(Target { bucket: Some(bucket), key, style })
     }
 
+    /// The endpoint that a host name means: lower-case, without port, and without a bucket before a base domain.
+    ///
+    /// ```
+    /// # use valv_gateway::host::HostConfig;
+    /// let hosts = HostConfig::new(["s3.example.org".to_owned()]);
+    /// assert_eq!(hosts.endpoint("scans.S3.example.org:9000"), "s3.example.org");
+    /// assert_eq!(hosts.endpoint("other.example.org"), "other.example.org");
+    /// ```
+    pub fn endpoint(&self, host: &str) -> String {
+        let host = host.to_ascii_lowercase();
+        let host = host_without_port(&host);
+        // A host that is a base domain itself comes before one that lies below another, as for buckets.
+        let is_endpoint = self.base_domains.iter().any(|domain| domain == host);
+        let below = |domain: &&String| host.strip_suffix(domain.as_str()).is_some_and(|bucket| bucket.ends_with('.'));
+        match self.base_domains.iter().find(below) {
+            Some(domain) if !is_endpoint => domain.clone(),
+            _ => host.to_owned(),
+        }
+    }
+
     fn bucket_of_host(&self, parts: &Parts) -> Option<String> {
         if self.base_domains.is_empty() {
             return None;

@@ -15,6 +15,7 @@ pub mod host;
 pub mod http_date;
 pub mod limits;
 mod metrics;
+pub mod namespaces;
 mod ops;
 pub mod payload;
 pub mod range;

@@ -10,6 +10,7 @@ use crate::error::{S3Code, S3Error};
 use crate::host::{HostConfig, Query, Target};
 use crate::metrics::Metrics;
 use crate::ops::context::Request as ContextRequest;
+use crate::namespaces::{NamespaceConfig, Namespaces};
 use crate::ops::{self, Answer, Context};
 use crate::payload::{Payload, PayloadConfig};
 use crate::router::{self, Operation};
@@ -36,8 +37,8 @@ pub struct GatewayConfig {
     pub regions_also: Vec<String>,
     /// Host names under which buckets are addressed as `bucket.domain`.
     pub base_domains: Vec<String>,
-    /// The namespace in which requests without a signature (CORS preflights) resolve bucket names; none resolves nothing.
-    pub anonymous_namespace: Option<NamespaceId>,
+    /// Where requests without a signature find bucket names.
+    pub namespaces: NamespaceConfig,
     /// Limits of reading bodies.
     pub payload: PayloadConfig,
     /// How long a commit whose answer was lost is asked for again before the client gets 503.
@@ -54,7 +55,7 @@ impl Default for GatewayConfig {
             region: "us-east-1".to_owned(),
             regions_also: Vec::new(),
             base_domains: Vec::new(),
-            anonymous_namespace: None,
+            namespaces: NamespaceConfig::default(),
             payload: PayloadConfig::default(),
             commit_deadline: Duration::from_secs(10),
             complete_silence: Duration::from_secs(10),
@@ -76,6 +77,7 @@ pub(crate) struct Shared {
     pub(crate) data: Arc<DataPath>,
     pub(crate) principals: Arc<Principals>,
     pub(crate) metrics: Metrics,
+    namespaces: Namespaces,
     /// Commits under way. They end by themselves within `commit_deadline`, even if their client has gone.
     commits: TaskTracker,
 }
@@ -96,6 +98,7 @@ impl Gateway {
             hosts: HostConfig::new(config.base_domains.clone()),
             principals: Arc::new(Principals::new(Arc::clone(&metadata))),
             metrics: Metrics::new(registry)?,
+            namespaces: Namespaces::new(config.namespaces.clone(), Arc::clone(&metadata)),
             commits: TaskTracker::new(),
             config,
             metadata,
@@ -118,6 +121,15 @@ impl Gateway {
 const COMMIT_PAUSE_FIRST: Duration = Duration::from_millis(50);
 
 impl Shared {
+    /// The namespace in which an unsigned request to `host` (as [`crate::host::request_host`] gives it) finds bucket
+    /// names. `None` if the operator named none for this host, or nobody has made the one named yet.
+    ///
+    /// # Errors
+    /// That metadata can't be reached.
+    pub(crate) async fn namespace_of_host(&self, host: &str) -> Result<Option<NamespaceId>, S3Error> {
+        self.namespaces.of_endpoint(&self.hosts.endpoint(host)).await
+    }
+
     /// Runs one commit to its end in a task of its own, so that a client that goes away can't leave it half-asked, and
     /// repeats it with the same commit id while its outcome is unknown.
     pub(crate) async fn commit<T, F, Fut>(self: &Arc<Self>, attempt: F) -> Result<T, MetadataError>
@@ -277,7 +289,7 @@ impl Named {
 
     async fn answer_inner(self, shared: &Arc<Shared>, parts: Parts, body: RequestBody, conn: ConnInfo) -> Answer {
         if matches!(self.operation, Ok(Operation::Preflight)) {
-            return ops::cors::preflight(shared, &self.target, &parts.headers).await;
+            return ops::cors::preflight(shared, &self.target, &parts).await;
         }
         let now = TimestampMicros::now();
         let authentication = authenticate(&shared.sigv4, &parts, &*shared.principals, now).await?;

@@ -87,6 +87,8 @@ metadata_api! {
     6 register_incarnation: RegisterIncarnation(Empty) -> IncarnationId;
     /// Renews an incarnation and publishes its low-water mark; a fenced one gets [`MetadataError::Fenced`].
     7 heartbeat: Heartbeat(Heartbeat) -> Empty;
+    /// Finds a namespace by name, or [`MetadataError::NoSuchNamespace`].
+    8 get_namespace: GetNamespace(GetNamespace) -> Namespace;
 
     /// Creates a bucket.
     20 create_bucket: CreateBucket(CreateBucket) -> Bucket;

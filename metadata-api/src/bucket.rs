@@ -149,6 +149,22 @@ pub enum GetUser {
     Email(#[n(0)] String),
 }
 
+/// Looks up a namespace.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct GetNamespace {
+    /// Its unique name.
+    #[n(0)]
+    pub name: String,
+}
+
+/// A namespace. Its id never changes, and it is never removed, so an answer may be kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
+pub struct Namespace {
+    /// The namespace.
+    #[n(0)]
+    pub id: NamespaceId,
+}
+
 /// Whether a bucket keeps old versions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]

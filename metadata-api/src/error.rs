@@ -158,4 +158,8 @@ pub enum MetadataError {
         #[n(0)]
         what: String,
     },
+    /// No such namespace.
+    #[error("no such namespace")]
+    #[n(24)]
+    NoSuchNamespace,
 }

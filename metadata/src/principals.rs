@@ -81,6 +81,12 @@ impl Core {
         })
     }
 
+    pub(crate) async fn find_namespace(&self, request: GetNamespace) -> Result<Namespace, MetadataError> {
+        let row = self.rows.namespace_name(&self.name_hash("namespace", &request.name)?);
+        let row = self.get(&row).await?.ok_or(MetadataError::NoSuchNamespace)?;
+        Ok(Namespace { id: id_of_row(&row, NamespaceId::from_bytes)? })
+    }
+
     fn user_index_row(&self, kind: UserIndexKind, value: &str) -> Result<Key, MetadataError> {
         let word = match kind {
             UserIndexKind::Name => "user name",

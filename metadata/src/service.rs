@@ -239,6 +239,7 @@ dispatch! {
     get_cluster_map(Empty) -> ClusterMap => read_cluster_map;
     register_incarnation(Empty) -> IncarnationId => new_incarnation;
     heartbeat(Heartbeat) -> Empty => renew_incarnation;
+    get_namespace(GetNamespace) -> Namespace => find_namespace;
     create_bucket(CreateBucket) -> Bucket => make_bucket;
     get_bucket(GetBucket) -> Bucket => find_bucket;
     delete_bucket(DeleteBucket) -> Empty => remove_bucket;

@@ -3,6 +3,7 @@
 //! Every error names the file, the key and the line, because whoever reads it has the file open in an editor.
 
 use serde::Deserialize;
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -99,6 +100,10 @@ pub(crate) struct GatewaySection {
     pub(crate) listen: Vec<SocketAddr>,
     pub(crate) region: String,
     pub(crate) base_domains: Vec<String>,
+    /// The namespace of unsigned requests to endpoints that `hosts` does not name.
+    pub(crate) anonymous_namespace: Option<String>,
+    /// Namespace by endpoint: lower-case, without port.
+    pub(crate) hosts: HashMap<String, String>,
     pub(crate) tls: Option<TlsSection>,
     pub(crate) metadata: Option<String>,
     pub(crate) storage: Vec<String>,
@@ -207,12 +212,23 @@ struct FileGateway {
     region: Option<String>,
     #[serde(default)]
     base_domains: Vec<String>,
+    anonymous_namespace: Option<String>,
+    #[serde(default)]
+    hosts: Vec<FileHost>,
     tls: Option<TlsSection>,
     metadata: Option<Spanned<String>>,
     #[serde(default)]
     storage: Vec<Spanned<String>>,
     connections_max: Option<Spanned<usize>>,
     idle_timeout: Option<Spanned<String>>,
+}
+
+/// `[[gateway.hosts]]`: an endpoint's host name and the namespace of unsigned requests to it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileHost {
+    name: Spanned<String>,
+    namespace: Spanned<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -356,12 +372,33 @@ impl Source<'_> {
             listen: addresses,
             region: file.region.unwrap_or_else(|| "us-east-1".to_owned()),
             base_domains: file.base_domains,
+            anonymous_namespace: Some(file.anonymous_namespace.unwrap_or_else(default_namespace))
+                .filter(|name| !name.is_empty()),
+            hosts: self.hosts(file.hosts)?,
             tls: file.tls,
             metadata: file.metadata.as_ref().map(|text| self.loopback_url(text, "gateway.metadata")).transpose()?,
             storage: self.loopback_urls(&file.storage, "gateway.storage")?,
             connections_max,
             idle_timeout: self.duration_or(&file.idle_timeout, "gateway.idle_timeout", Duration::from_secs(60))?,
         })
+    }
+
+    fn hosts(&self, files: Vec<FileHost>) -> Result<HashMap<String, String>, ConfigError> {
+        let mut hosts = HashMap::with_capacity(files.len());
+        for host in files {
+            let name = host.name.get_ref().trim_matches('.').to_ascii_lowercase();
+            // A port never tells endpoints apart: behind a proxy it is not the one that is listened on.
+            if name.is_empty() || name.contains([':', '/', ' ']) {
+                return Err(self.value(host.name.span(), "gateway.hosts.name", "must be a host name without a port"));
+            }
+            if host.namespace.get_ref().is_empty() {
+                return Err(self.value(host.namespace.span(), "gateway.hosts.namespace", "must not be empty"));
+            }
+            if hosts.insert(name, host.namespace.into_inner()).is_some() {
+                return Err(self.value(host.name.span(), "gateway.hosts.name", "stands there twice"));
+            }
+        }
+        Ok(hosts)
     }
 
     fn metadata(&self, file: FileMetadata) -> Result<MetadataSection, ConfigError> {
@@ -563,6 +600,20 @@ mod tests {
         ] {
             let error = check(text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn unsigned_requests_have_the_default_namespace_unless_the_file_says_otherwise() {
+        let gateway = |text: &str| check(text).unwrap().gateway;
+        assert_eq!(gateway("").anonymous_namespace.as_deref(), Some("default"));
+        assert_eq!(gateway("[gateway]\nanonymous_namespace = ''").anonymous_namespace, None);
+        let hosts = gateway("[[gateway.hosts]]\nname = 'S3.Example.org.'\nnamespace = 'x'").hosts;
+        assert_eq!(hosts, HashMap::from([("s3.example.org".to_owned(), "x".to_owned())]));
+        for (host, line) in [("a:9000", 2), ("", 2), ("http://a", 2), ("twice", 5)] {
+            let section = |host: &str| format!("[[gateway.hosts]]\nname = '{host}'\nnamespace = 'x'\n");
+            let error = check(&(section(host) + &section("twice"))).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("valv.toml:{line}: gateway.hosts.name: ")), "{error}");
         }
     }
 

@@ -8,7 +8,7 @@ use super::tagging::{bucket_document, update_bucket};
 use super::{Answer, no_content, status, xml};
 use crate::access::Action;
 use crate::error::{S3Code, S3Error};
-use crate::host::Target;
+use crate::host::{Target, request_host};
 use crate::payload::Payload;
 use crate::state::Shared;
 use crate::xml::{Element, Namespace, Writer, parse};
@@ -16,6 +16,7 @@ use http::header::{
     ACCESS_CONTROL_ALLOW_CREDENTIALS, ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS,
     ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, VARY,
 };
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
 use valv_metadata_api::{BucketChange, BucketDocument, BucketDocumentKind, GetBucket, GetBucketDocument};
@@ -195,7 +196,8 @@ async fn rules(shared: &Shared, bucket: valv_types::BucketId) -> Result<Vec<Rule
 
 /// Answers OPTIONS. A preflight has no signature; it learns a rule that the bucket's owner made for browsers, and gets the
 /// same refusal whether the bucket does not exist, has no rules, or has none that fits.
-pub(crate) async fn preflight(shared: &Arc<Shared>, target: &Target, headers: &HeaderMap) -> Answer {
+pub(crate) async fn preflight(shared: &Arc<Shared>, target: &Target, parts: &Parts) -> Answer {
+    let headers = &parts.headers;
     let origin = text(headers, "origin").ok_or_else(|| {
         S3Error::new(S3Code::BadRequest).with_message("Insufficient information. Origin request header needed.")
     })?;
@@ -211,9 +213,9 @@ pub(crate) async fn preflight(shared: &Arc<Shared>, target: &Target, headers: &H
             .with_extra("Method", method)
             .with_extra("ResourceType", if target.key.is_some() { "OBJECT" } else { "BUCKET" })
     };
-    let (Some(namespace), Some(name)) = (shared.config.anonymous_namespace, target.bucket.clone()) else {
-        return Err(forbidden());
-    };
+    let Some(name) = target.bucket.clone() else { return Err(forbidden()) };
+    let host = request_host(parts).unwrap_or_default();
+    let Some(namespace) = shared.namespace_of_host(host).await? else { return Err(forbidden()) };
     let bucket = shared.metadata.get_bucket(GetBucket { namespace, name }).await.map_err(|_| forbidden())?;
     if !bucket.documents.contains(&BucketDocumentKind::Cors) {
         return Err(forbidden());

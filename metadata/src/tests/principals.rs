@@ -45,6 +45,17 @@ async fn users_are_found_by_each_of_their_names() {
 }
 
 #[tokio::test]
+async fn a_namespace_is_found_by_its_name_once_somebody_has_named_it() {
+    let fixture = Fixture::new().await;
+    let named = |name: &str| fixture.service.get_namespace(GetNamespace { name: name.to_owned() });
+    assert_eq!(named("later").await, Err(MetadataError::NoSuchNamespace));
+    let later = EnsurePrincipal { namespace_name: "later".to_owned(), ..principal("later") };
+    let made = fixture.service.ensure_principal(later).await.unwrap();
+    assert_eq!(named("later").await, Ok(Namespace { id: made.namespace }));
+    assert_ne!(made.namespace, fixture.namespace);
+}
+
+#[tokio::test]
 async fn several_principals_made_at_once_share_what_they_name() {
     let fixture = Fixture::new().await;
     let same = |key: &str| EnsurePrincipal { access_key: AccessKeyId::new(key).unwrap(), ..principal("joint") };

@@ -12,6 +12,7 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use valv_gateway::data::{DataPath, DataPathConfig};
+use valv_gateway::namespaces::NamespaceConfig;
 use valv_gateway::payload::PayloadConfig;
 use valv_gateway::server::{ServerConfig, serve};
 use valv_gateway::state::{Gateway as S3, GatewayConfig};
@@ -81,6 +82,7 @@ pub(crate) async fn start(
     let s3_config = GatewayConfig {
         region: section.region.clone(),
         base_domains: section.base_domains.clone(),
+        namespaces: NamespaceConfig { anonymous: section.anonymous_namespace.clone(), by_host: section.hosts.clone() },
         payload: PayloadConfig { idle_timeout: section.idle_timeout },
         ..GatewayConfig::default()
     };
