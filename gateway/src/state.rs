@@ -7,10 +7,10 @@ use crate::access::Principals;
 use crate::body::{RequestBody, ResponseBody};
 use crate::data::{BlobGuard, DataPath};
 use crate::error::{S3Code, S3Error};
-use crate::host::{HostConfig, Query, Target};
+use crate::host::{HostConfig, Query, Target, request_host};
 use crate::metrics::Metrics;
-use crate::ops::context::Request as ContextRequest;
 use crate::namespaces::{NamespaceConfig, Namespaces};
+use crate::ops::context::Request as ContextRequest;
 use crate::ops::{self, Answer, Context};
 use crate::payload::{Payload, PayloadConfig};
 use crate::router::{self, Operation};
@@ -301,7 +301,7 @@ impl Named {
         };
         let namespace = match &identity {
             Some(identity) => Some(identity.grant.namespace),
-            None => shared.config.anonymous_namespace,
+            None => shared.namespace_of_host(request_host(&parts).unwrap_or_default()).await?,
         };
         let payload = Payload::new(authentication.payload, &parts.headers, body, shared.config.payload)?;
         let Self { target, query, .. } = self;
