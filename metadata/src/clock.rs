@@ -83,4 +83,10 @@ impl ClusterClock {
         let mut anchor = self.0.lock();
         anchor.time = anchor.time.plus_secs(secs);
     }
+
+    /// Lets a test try several ways on from one moment.
+    #[cfg(test)]
+    pub(crate) fn go_back_to(&self, time: TimestampMicros) {
+        *self.0.lock() = Anchor { time, at: Instant::now() };
+    }
 }

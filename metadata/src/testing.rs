@@ -37,6 +37,11 @@ impl MemoryStore {
         Arc::clone(&self.state.lock().rows)
     }
 
+    /// Goes back to rows that were read before, so that a test can try several ways on from there.
+    pub(crate) fn go_back_to(&self, rows: Arc<Map>) {
+        self.state.lock().rows = rows;
+    }
+
     /// Rows of one kind.
     pub(crate) fn count(&self, tag: crate::rows::Tag) -> usize {
         self.rows().keys().filter(|key| key[2] == tag as u8).count()
@@ -159,15 +164,16 @@ impl Cursor for MemoryCursor<'_> {
 pub(crate) const SECRET_TEXT: &str = "planted-marker-7f3a";
 
 /// A service with a cluster of six disks, one project and one user.
-pub(crate) struct Fixture {
-    pub(crate) store: Arc<MemoryStore>,
+pub(crate) struct Fixture<S = MemoryStore> {
+    pub(crate) store: Arc<S>,
     pub(crate) service: Arc<MetadataService>,
     pub(crate) actor: Actor,
     pub(crate) namespace: NamespaceId,
     pub(crate) incarnation: IncarnationId,
     sequence: AtomicU64,
+    root: RootKey,
     /// Holds the key store's files.
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 pub(crate) fn disks() -> Vec<DiskId> {
@@ -197,9 +203,16 @@ impl Fixture {
     }
 
     pub(crate) async fn with_config(config: MetadataConfig) -> Self {
-        let store = Arc::new(MemoryStore::default());
+        Self::over(Arc::new(MemoryStore::default()), config).await
+    }
+}
+
+impl<S: MetaStore + 'static> Fixture<S> {
+    /// The same over any store.
+    pub(crate) async fn over(store: Arc<S>, config: MetadataConfig) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let keys = KeyStore::open(folder.path(), RootKey::generate(1).unwrap()).unwrap();
+        let root = RootKey::generate(1).unwrap();
+        let keys = KeyStore::open(folder.path(), root.clone()).unwrap();
         let service = MetadataService::open(config, Arc::clone(&store) as Arc<dyn MetaStore>, keys).await.unwrap();
         let bootstrap = BootstrapConfig {
             cluster: ClusterId::random(),
@@ -219,8 +232,16 @@ impl Fixture {
             namespace: made.namespace,
             incarnation,
             sequence: AtomicU64::new(1),
-            _folder: folder,
+            root,
+            folder,
         }
+    }
+
+    /// Another service over the same rows and keys, as after a crash: cluster time goes on at what was persisted.
+    pub(crate) async fn restart(&mut self) {
+        let keys = KeyStore::open(self.folder.path(), self.root.clone()).unwrap();
+        let store = Arc::clone(&self.store) as Arc<dyn MetaStore>;
+        self.service = MetadataService::open(self.service.0.config, store, keys).await.unwrap();
     }
 
     pub(crate) fn cell(&self) -> CellId {

@@ -1,9 +1,10 @@
-//! Tests of the service as a whole, over a store in memory.
+//! Tests of the service as a whole, over a store in memory; Object Lock over RocksDB.
 
 mod background;
 mod buckets;
 mod golden;
 mod listing;
+mod lock;
 mod model;
 mod objects;
 mod principals;
