@@ -7,6 +7,7 @@
 
 pub mod address;
 pub mod chunked;
+pub mod form;
 pub mod random;
 pub mod range;
 pub mod signature;
@@ -31,5 +32,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "xml", run: xml::run, words: xml::WORDS },
     Target { name: "range", run: range::run, words: range::WORDS },
     Target { name: "address", run: address::run, words: address::WORDS },
+    Target { name: "form", run: form::run, words: form::WORDS },
     Target { name: "wire", run: wire::run, words: wire::WORDS },
 ];

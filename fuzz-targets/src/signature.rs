@@ -68,6 +68,7 @@ impl SecretSource for OneKey {
             user: UserId::from_bytes([1; 16]),
             canonical_id: "c".repeat(64),
             display_name: "one".to_owned(),
+            user_name: "one".to_owned(),
             project: ProjectId::from_bytes([2; 16]),
             namespace: NamespaceId::from_bytes([3; 16]),
             lease_ms: 3_000,

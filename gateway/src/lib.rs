@@ -9,6 +9,7 @@ pub mod checksum;
 pub mod conditions;
 pub mod data;
 pub mod error;
+pub mod form;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod host;

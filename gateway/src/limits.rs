@@ -46,3 +46,12 @@ pub const CHUNK_LINE_LEN_BYTES_MAX: usize = 512;
 pub const TRAILER_SECTION_LEN_BYTES_MAX: usize = 4 * 1024;
 /// Trailer fields: one per checksum algorithm, the signature, and room for what SDKs add.
 pub const TRAILERS_MAX: usize = 16;
+/// Fields of a POST form before its file: names and values together (AWS: 20 KB, and its servers say 20,480).
+pub const FORM_FIELDS_LEN_BYTES_MAX: usize = 20 * 1024;
+/// Fields of a form. S3 knows some 40 by name, and 2 KiB of user metadata are rarely more than another 40.
+pub const FORM_FIELDS_MAX: usize = 200;
+/// Headers of one part of a form: a field's name, and a file's name of up to 255 characters with each of its bytes
+/// percent-encoded, are about 3 KiB at most.
+pub const FORM_PART_HEADERS_LEN_BYTES_MAX: usize = 4 * 1024;
+/// How long a client may take to send a form's fields. Nothing is known of it until they are there.
+pub const FORM_FIELDS_TIME_MAX: Duration = Duration::from_secs(60);

@@ -53,7 +53,7 @@ operations! {
     ListBucketInventory; GetBucketInventory;
     ListBucketMetrics; GetBucketMetrics;
     ListBucketIntelligentTiering; GetBucketIntelligentTiering;
-    PutObject; GetObject; HeadObject; DeleteObject; CopyObject; GetObjectAttributes;
+    PutObject; PostObject; GetObject; HeadObject; DeleteObject; CopyObject; GetObjectAttributes;
     GetObjectTagging; PutObjectTagging; DeleteObjectTagging;
     GetObjectAcl; PutObjectAcl;
     GetObjectRetention; PutObjectRetention;
@@ -160,7 +160,7 @@ fn bucket(method: &Method, query: &Query) -> Result<Operation, S3Error> {
             Method::PUT => Ok(CreateBucket),
             Method::DELETE => Ok(DeleteBucket),
             // A browser's form upload.
-            Method::POST => Err(S3Error::not_implemented("POST")),
+            Method::POST => Ok(PostObject),
             _ => Err(not_allowed(method, "BUCKET")),
         };
     };
@@ -367,6 +367,7 @@ mod tests {
             ("GET /b?metrics&id=1", "GetBucketMetrics"),
             ("GET /b?intelligent-tiering", "ListBucketIntelligentTiering"),
             ("GET /b?intelligent-tiering&id=1", "GetBucketIntelligentTiering"),
+            ("POST /b", "PostObject"),
             ("PUT /b/k", "PutObject"),
             ("PUT /b/k?x-id=PutObject", "PutObject"),
             ("GET /b/k?versionId=1", "GetObject"),
@@ -408,7 +409,6 @@ mod tests {
             ("PUT /", MethodNotAllowed),
             ("POST /", MethodNotAllowed),
             ("PATCH /b", MethodNotAllowed),
-            ("POST /b", NotImplemented),
             ("PUT /b?location", MethodNotAllowed),
             ("DELETE /b?versioning", MethodNotAllowed),
             ("DELETE /b?acl", MethodNotAllowed),

@@ -287,25 +287,32 @@ impl Named {
         self.answer_inner(shared, parts, body, conn).await.map_err(|error| error.or_resource(|| resource))
     }
 
-    async fn answer_inner(self, shared: &Arc<Shared>, parts: Parts, body: RequestBody, conn: ConnInfo) -> Answer {
+    async fn answer_inner(self, shared: &Arc<Shared>, mut parts: Parts, body: RequestBody, conn: ConnInfo) -> Answer {
         if matches!(self.operation, Ok(Operation::Preflight)) {
             return ops::cors::preflight(shared, &self.target, &parts).await;
         }
         let now = TimestampMicros::now();
-        let authentication = authenticate(&shared.sigv4, &parts, &*shared.principals, now).await?;
-        let identity = authentication.identity;
-        let operation = match (&identity, self.operation) {
-            (_, Ok(operation)) => operation,
-            (Some(_), Err(error)) => return Err(error),
-            (None, Err(_)) => return Err(S3Code::AccessDenied.into()),
+        let (identity, operation, target, payload) = if matches!(self.operation, Ok(Operation::PostObject)) {
+            // Who sends a form, and what it says, stands in its body.
+            let form = ops::post::read(shared, self.target, &parts.headers, body, now).await?;
+            parts.headers = form.headers;
+            (form.identity, Operation::PostObject, form.target, form.payload)
+        } else {
+            let authentication = authenticate(&shared.sigv4, &parts, &*shared.principals, now).await?;
+            let identity = authentication.identity;
+            let operation = match (&identity, self.operation) {
+                (_, Ok(operation)) => operation,
+                (Some(_), Err(error)) => return Err(error),
+                (None, Err(_)) => return Err(S3Code::AccessDenied.into()),
+            };
+            let payload = Payload::new(authentication.payload, &parts.headers, body, shared.config.payload)?;
+            (identity, operation, self.target, payload)
         };
         let namespace = match &identity {
             Some(identity) => Some(identity.grant.namespace),
             None => shared.namespace_of_host(request_host(&parts).unwrap_or_default()).await?,
         };
-        let payload = Payload::new(authentication.payload, &parts.headers, body, shared.config.payload)?;
-        let Self { target, query, .. } = self;
-        let Parts { method, headers, .. } = parts;
+        let (query, Parts { method, headers, .. }) = (self.query, parts);
         let request = ContextRequest { conn, operation, identity, namespace, target, query, method, headers, now };
         let cx = Context::new(Arc::clone(shared), request);
         let mut answer = ops::run(&cx, payload).await;

@@ -331,12 +331,17 @@ fn check_md5(headers: &HeaderMap, body: &[u8]) -> Result<(), S3Error> {
 
 /// The object's URL, as the client would name it.
 fn location(cx: &Context) -> String {
+    let key = cx.target.key.as_ref().map(|key| url_encode(key.as_bytes())).unwrap_or_default();
+    format!("{}/{key}", bucket_url(cx))
+}
+
+/// The bucket's URL in the style of the request, without a slash at its end.
+pub(super) fn bucket_url(cx: &Context) -> String {
     let scheme = if cx.conn.is_tls { "https" } else { "http" };
     let host = text(&cx.headers, "host").unwrap_or_default();
-    let key = cx.target.key.as_ref().map(|key| url_encode(key.as_bytes())).unwrap_or_default();
     match (cx.target.style, &cx.target.bucket) {
-        (AddressingStyle::Path, Some(bucket)) => format!("{scheme}://{host}/{bucket}/{key}"),
-        _ => format!("{scheme}://{host}/{key}"),
+        (AddressingStyle::Path, Some(bucket)) => format!("{scheme}://{host}/{bucket}"),
+        _ => format!("{scheme}://{host}"),
     }
 }
 

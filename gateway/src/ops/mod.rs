@@ -18,6 +18,7 @@ pub(crate) mod headers;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod multipart;
+pub(crate) mod post;
 pub(crate) mod probes;
 pub(crate) mod put;
 pub(crate) mod receive;
@@ -105,6 +106,7 @@ pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
         | GetBucketIntelligentTiering => probes::run(cx, payload).await,
 
         PutObject => put::put(cx, payload).await,
+        PostObject => post::post(cx, payload).await,
         GetObject => get::get(cx, get::Want::Body).await,
         HeadObject => get::get(cx, get::Want::HeadersOnly).await,
         GetObjectAttributes => attributes::get(cx).await,

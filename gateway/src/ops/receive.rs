@@ -24,13 +24,13 @@ impl Received {
     }
 }
 
-/// Refuses a body that has no length or is too long, before a byte of it is read.
+/// Refuses a body that has no length or is too long, before a byte of it is read. `None` if the body bounds itself.
 ///
 /// # Errors
 /// MissingContentLength, EntityTooLarge.
-pub(crate) fn check_len(payload: &Payload) -> Result<u64, S3Error> {
+pub(crate) fn check_len(payload: &Payload) -> Result<Option<u64>, S3Error> {
     let len_bytes = payload.required_len_bytes()?;
-    if len_bytes > PUT_LEN_BYTES_MAX {
+    if let Some(len_bytes) = len_bytes.filter(|&len_bytes| len_bytes > PUT_LEN_BYTES_MAX) {
         return Err(S3Error::new(S3Code::EntityTooLarge)
             .with_extra("ProposedSize", len_bytes.to_string())
             .with_extra("MaxSizeAllowed", PUT_LEN_BYTES_MAX.to_string())
@@ -60,7 +60,7 @@ pub(crate) async fn receive(
         !(has_sha256 && algorithm == ChecksumAlgorithm::Sha256)
     });
     let mut hasher = BodyHasher::new(WithMd5::Yes, algorithms);
-    let mut writer = cx.shared.data.write_blob(bucket.project, bucket.layout, Some(len_bytes)).await?;
+    let mut writer = cx.shared.data.write_blob(bucket.project, bucket.layout, len_bytes).await?;
     let mut watch = cx.watch();
     while let Some(bytes) = payload.next().await {
         let bytes = bytes?;

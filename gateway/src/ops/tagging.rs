@@ -8,7 +8,7 @@ use crate::access::Action;
 use crate::error::{S3Code, S3Error};
 use crate::limits::TAGS_MAX;
 use crate::payload::Payload;
-use crate::xml::{Element, Namespace, Writer};
+use crate::xml::{Element, Namespace, Writer, parse, url_encode};
 use http::StatusCode;
 use valv_metadata_api::{
     Bucket, BucketChange, BucketDocument, BucketDocumentKind, FoundObject, GetBucketDocument, MetadataError,
@@ -33,6 +33,16 @@ fn read_tags(document: &Element, tags_max: usize) -> Result<Vec<(String, String)
     }
     check_tags(&tags, tags_max)?;
     Ok(tags)
+}
+
+/// The `tagging` field of a form, a document as in PutObjectTagging, as the value of `x-amz-tagging`.
+///
+/// # Errors
+/// MalformedXML, InvalidTag, BadRequest.
+pub(crate) fn form_tags(document: &[u8]) -> Result<String, S3Error> {
+    let tags = read_tags(&parse(document, "Tagging")?, TAGS_MAX)?;
+    let encode = |text: &str| url_encode(text.as_bytes()).replace('/', "%2F");
+    Ok(tags.iter().map(|(key, value)| format!("{}={}", encode(key), encode(value))).collect::<Vec<_>>().join("&"))
 }
 
 fn document(tags: &[(String, String)]) -> String {

@@ -53,6 +53,8 @@ pub struct Payload {
     idle: Option<Pin<Box<Sleep>>>,
     is_idle_armed: bool,
     is_done: bool,
+    /// The body ends by itself with an error when it gets too long, and so needs no announced length.
+    is_bounded: bool,
     sha256: Option<[u8; 32]>,
     trailers: Trailers,
 }
@@ -99,9 +101,22 @@ impl Payload {
             idle: None,
             is_idle_armed: false,
             is_done: false,
+            is_bounded: false,
             sha256: None,
             trailers: Vec::new(),
         })
+    }
+
+    /// A form's file, which has no length of its own: see [`crate::form::FormUpload::into_file`].
+    ///
+    /// # Errors
+    /// None; the type is that of [`Self::new`].
+    pub fn of_form_file<B>(file: B, config: PayloadConfig) -> Result<Self, S3Error>
+    where
+        B: Body<Data = Bytes, Error = S3Error> + Send + 'static,
+    {
+        let payload = Self::new(PayloadMode::Unsigned, &HeaderMap::new(), file, config)?;
+        Ok(Self { is_bounded: true, ..payload })
     }
 
     /// Plaintext bytes that the request announced, if it did.
@@ -109,12 +124,15 @@ impl Payload {
         self.decoded_len_bytes
     }
 
-    /// The same for operations that need to know.
+    /// The same for operations that need to know. `None` for a body that bounds itself, as a form's file does.
     ///
     /// # Errors
     /// MissingContentLength (411).
-    pub fn required_len_bytes(&self) -> Result<u64, S3Error> {
-        self.decoded_len_bytes.ok_or_else(|| S3Code::MissingContentLength.into())
+    pub fn required_len_bytes(&self) -> Result<Option<u64>, S3Error> {
+        match self.decoded_len_bytes {
+            None if !self.is_bounded => Err(S3Code::MissingContentLength.into()),
+            len_bytes => Ok(len_bytes),
+        }
     }
 
     /// The next bytes; `None` after the end, and only then is all that came before true.
@@ -296,9 +314,13 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// The client hung up, or hyper saw fewer bytes than Content-Length says.
+/// The client hung up, or hyper saw fewer bytes than Content-Length says. A body that is part of another, as a form's
+/// file is, knows by itself what was wrong.
 fn broken_off(error: BoxError) -> S3Error {
-    S3Error::new(S3Code::IncompleteBody).with_source(BodyError(error)).closing_connection()
+    match error.downcast::<S3Error>() {
+        Ok(error) => *error,
+        Err(error) => S3Error::new(S3Code::IncompleteBody).with_source(BodyError(error)).closing_connection(),
+    }
 }
 
 /// What hyper says of a body that could not be read.
