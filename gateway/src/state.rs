@@ -3,7 +3,7 @@
 //! Target -> signature -> operation -> rights -> body -> commit -> answer. A request that fails on the way answers with
 //! one S3 error, is counted once and, if the fault is ours, logged once, here.
 
-use crate::access::Principals;
+use crate::access::{BucketDefaults, Principals, RulesCache};
 use crate::body::{RequestBody, ResponseBody};
 use crate::data::{BlobGuard, DataPath};
 use crate::error::{S3Code, S3Error};
@@ -39,6 +39,8 @@ pub struct GatewayConfig {
     pub base_domains: Vec<String>,
     /// Where requests without a signature find bucket names.
     pub namespaces: NamespaceConfig,
+    /// What holds for buckets whose owner has said nothing of ownership and public access.
+    pub bucket_defaults: BucketDefaults,
     /// Limits of reading bodies.
     pub payload: PayloadConfig,
     /// How long a commit whose answer was lost is asked for again before the client gets 503.
@@ -56,6 +58,7 @@ impl Default for GatewayConfig {
             regions_also: Vec::new(),
             base_domains: Vec::new(),
             namespaces: NamespaceConfig::default(),
+            bucket_defaults: BucketDefaults::default(),
             payload: PayloadConfig::default(),
             commit_deadline: Duration::from_secs(10),
             complete_silence: Duration::from_secs(10),
@@ -76,6 +79,7 @@ pub(crate) struct Shared {
     pub(crate) metadata: Arc<dyn Metadata>,
     pub(crate) data: Arc<DataPath>,
     pub(crate) principals: Arc<Principals>,
+    pub(crate) rules: RulesCache,
     pub(crate) metrics: Metrics,
     namespaces: Namespaces,
     /// Commits under way. They end by themselves within `commit_deadline`, even if their client has gone.
@@ -93,10 +97,12 @@ impl Gateway {
         data: Arc<DataPath>,
         registry: &prometheus::Registry,
     ) -> Result<Arc<Self>, prometheus::Error> {
+        let principals = Arc::new(Principals::new(Arc::clone(&metadata)));
         let shared = Shared {
             sigv4: SigV4Config::new(config.region.clone(), config.regions_also.clone()),
             hosts: HostConfig::new(config.base_domains.clone()),
-            principals: Arc::new(Principals::new(Arc::clone(&metadata))),
+            rules: RulesCache::new(Arc::clone(&metadata), Arc::clone(&principals), config.bucket_defaults),
+            principals,
             metrics: Metrics::new(registry)?,
             namespaces: Namespaces::new(config.namespaces.clone(), Arc::clone(&metadata)),
             commits: TaskTracker::new(),

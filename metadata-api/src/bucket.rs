@@ -60,6 +60,10 @@ pub struct AccessGrant {
     #[n(7)]
     #[cbor(default)]
     pub user_name: String,
+    /// The project's unique name: what policies may write in the place of an account.
+    #[n(8)]
+    #[cbor(default)]
+    pub project_name: String,
 }
 
 /// Creates a user with a project, a namespace and an access key unless they are there already. Idempotent: what exists

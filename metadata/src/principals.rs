@@ -36,6 +36,7 @@ impl Core {
         let project = project.ok_or_else(|| corrupt("project of an access key"))?;
         let names = self.user_names(key.user, &records::decode("user", &user.value)?)?;
         let project: ProjectRecord = records::decode("project", &project.value)?;
+        let project_name = self.seals.open_principal(key.project.as_bytes(), &project.sealed_name)?;
         let secret = self.seals.open_access_secret(&request.id, key.user, key.project, &key.sealed_secret)?;
         Ok(AccessGrant {
             secret: Secret::new(secret),
@@ -46,6 +47,7 @@ impl Core {
             namespace: project.namespace,
             lease_ms: ACCESS_LEASE_MS,
             user_name: names.name,
+            project_name: String::from_utf8(project_name).map_err(|_| corrupt("project name"))?,
         })
     }
 

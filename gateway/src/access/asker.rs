@@ -1,16 +1,21 @@
 //! Who asks, from where, and with which words: everything about a request that a decision may look at.
 
+use super::rules::ObjectFacts;
 use crate::host::Query;
-use crate::sigv4::Identity;
+use crate::http_date;
+use crate::ops::headers::parse_tagging_header;
+use crate::sigv4::{Identity, SignedBy};
 use http::HeaderMap;
+use http::header::{IF_MATCH, IF_NONE_MATCH, REFERER, USER_AGENT};
+use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use valv_metadata_api::Bucket;
+use valv_policy::ConditionKeys;
 use valv_types::TimestampMicros;
 
 /// A request's author and words.
 #[derive(Debug, Clone)]
-#[expect(dead_code, reason = "read by the conditions of bucket policies")]
 pub(crate) struct Asker {
     /// Who signed; `None` for an anonymous request.
     pub(crate) identity: Option<Identity>,
@@ -26,5 +31,119 @@ impl Asker {
     /// Whether the asker is a member of the bucket's project.
     pub(crate) fn is_member(&self, bucket: &Bucket) -> bool {
         self.identity.as_ref().is_some_and(|identity| identity.grant.project == bucket.project)
+    }
+}
+
+/// Condition keys that are request headers of the same name ("Amazon S3 condition keys" of the user guide).
+const HEADER_KEYS: [&str; 15] = [
+    "x-amz-acl",
+    "x-amz-content-sha256",
+    "x-amz-copy-source",
+    "x-amz-grant-full-control",
+    "x-amz-grant-read",
+    "x-amz-grant-read-acp",
+    "x-amz-grant-write",
+    "x-amz-grant-write-acp",
+    "x-amz-metadata-directive",
+    "x-amz-object-ownership",
+    "x-amz-server-side-encryption",
+    "x-amz-server-side-encryption-aws-kms-key-id",
+    "x-amz-server-side-encryption-customer-algorithm",
+    "x-amz-storage-class",
+    "x-amz-website-redirect-location",
+];
+
+/// The condition keys of one request, as far as they are known for `object`.
+pub(crate) struct Keys<'a> {
+    pub(crate) asker: &'a Asker,
+    pub(crate) object: Option<&'a ObjectFacts>,
+    /// When the decision is made, for `aws:CurrentTime`: a transfer is judged again while it runs.
+    pub(crate) now: TimestampMicros,
+}
+
+impl Keys<'_> {
+    fn header(&self, name: &str) -> Option<Vec<Cow<'_, str>>> {
+        let value = self.asker.headers.get(name)?;
+        Some(vec![String::from_utf8_lossy(value.as_bytes())])
+    }
+
+    fn query(&self, name: &str) -> Option<Vec<Cow<'_, str>>> {
+        Some(vec![String::from_utf8_lossy(self.asker.query.get_bytes(name)?)])
+    }
+
+    /// Tags that the request gives a new object.
+    fn request_tags(&self) -> Vec<(String, String)> {
+        let header = self.asker.headers.get("x-amz-tagging");
+        header.and_then(|header| parse_tagging_header(header.as_bytes()).ok()).unwrap_or_default()
+    }
+
+    fn aws(&self, name: &str) -> Option<Vec<Cow<'_, str>>> {
+        let text: Cow<'_, str> = match name {
+            "sourceip" => self.asker.peer.ip().to_canonical().to_string().into(),
+            "securetransport" => self.asker.is_tls.to_string().into(),
+            "currenttime" => http_date::format_iso8601(self.now).into(),
+            "epochtime" => self.now.as_secs().to_string().into(),
+            "useragent" => return self.header(USER_AGENT.as_str()),
+            "referer" => return self.header(REFERER.as_str()),
+            _ => return None,
+        };
+        Some(vec![text])
+    }
+
+    fn s3(&self, name: &str, original: &str) -> Option<Vec<Cow<'_, str>>> {
+        let asker = self.asker;
+        let text = match name {
+            "prefix" | "delimiter" | "max-keys" => return self.query(name),
+            "versionid" => return self.query("versionId"),
+            "if-match" => return self.header(IF_MATCH.as_str()),
+            "if-none-match" => return self.header(IF_NONE_MATCH.as_str()),
+            "signatureversion" => {
+                asker.identity.as_ref()?;
+                Cow::Borrowed("AWS4-HMAC-SHA256")
+            }
+            "signatureage" => {
+                let signed = asker.identity.as_ref()?;
+                let age_micros = asker.now.0.saturating_sub(signed.signed_at.0);
+                Cow::Owned((age_micros / 1_000).to_string())
+            }
+            "authtype" => match asker.identity.as_ref()?.signed_by {
+                SignedBy::Header => Cow::Borrowed("REST-HEADER"),
+                SignedBy::Presigned => Cow::Borrowed("REST-QUERY-STRING"),
+                SignedBy::FormPolicy => Cow::Borrowed("POST"),
+            },
+            "object-lock-mode" => return self.header("x-amz-object-lock-mode"),
+            "object-lock-retain-until-date" => return self.header("x-amz-object-lock-retain-until-date"),
+            "object-lock-legal-hold" => return self.header("x-amz-object-lock-legal-hold"),
+            "requestobjecttagkeys" => {
+                let keys: Vec<_> = self.request_tags().into_iter().map(|(key, _)| Cow::Owned(key)).collect();
+                return if keys.is_empty() { None } else { Some(keys) };
+            }
+            _ if name.starts_with("existingobjecttag/") => {
+                let key = original.split_once('/')?.1;
+                let (_, value) = self.object?.tags.iter().find(|(tag, _)| tag == key)?;
+                Cow::Borrowed(value.as_str())
+            }
+            _ if name.starts_with("requestobjecttag/") => {
+                let key = original.split_once('/')?.1;
+                Cow::Owned(self.request_tags().into_iter().find(|(tag, _)| tag == key)?.1)
+            }
+            _ if HEADER_KEYS.contains(&name) => return self.header(name),
+            _ => return None,
+        };
+        Some(vec![text])
+    }
+}
+
+impl ConditionKeys for Keys<'_> {
+    fn values(&self, key: &str) -> Option<Vec<Cow<'_, str>>> {
+        let (vendor, name) = key.split_once(':')?;
+        let lower = name.to_ascii_lowercase();
+        if vendor.eq_ignore_ascii_case("aws") {
+            self.aws(&lower)
+        } else if vendor.eq_ignore_ascii_case("s3") {
+            self.s3(&lower, name)
+        } else {
+            None
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Who may do what: one function that every operation asks, and the leases under which its answers hold.
 //!
-//! A decision looks at who asks ([`Asker`]), at the bucket, and at the object if there is one ([`ObjectFacts`]). Transfers
-//! that last longer ask again every second and end when the right is gone ([`AccessWatch`]).
+//! A decision looks at who asks ([`Asker`]), at the bucket and what its documents say ([`Rules`]), and at the object if
+//! there is one ([`ObjectFacts`]); [`valv_policy::decide`] is the judge. Transfers that last longer ask again every second
+//! and end when the right is gone ([`AccessWatch`]).
 
 mod action;
 mod asker;
@@ -14,25 +15,91 @@ mod watch;
 pub use action::Action;
 pub(crate) use asker::Asker;
 pub use principals::Principals;
-pub(crate) use rules::ObjectFacts;
+pub use rules::BucketDefaults;
+pub(crate) use rules::{About, ObjectFacts, Rules, RulesCache, read_public_access_block};
 pub(crate) use watch::{AccessWatch, Judged};
 
 use crate::error::{S3Code, S3Error};
+use asker::Keys;
 use valv_metadata_api::{Bucket, ObjectKey};
+use valv_policy::{Acl, Decision, Facts, Requester, decide};
 use valv_types::TimestampMicros;
 
-/// Decides whether `asker` may do `action` to `key` in `bucket` (or to the bucket itself). `object` is what is known of the
-/// object. `now` is when the decision is made. Members of the bucket's project may do everything, nobody else anything.
+/// Decides whether `asker` may do `action` in `bucket`. `now` is when the decision is made.
 ///
 /// # Errors
-/// AccessDenied.
+/// AccessDenied; whatever kept the bucket's rules from being read.
 pub(crate) async fn judge(
+    cache: &RulesCache,
     asker: &Asker,
-    _action: Action,
+    action: Action,
     bucket: &Bucket,
-    _key: Option<&ObjectKey>,
-    _object: Option<&ObjectFacts>,
-    _now: TimestampMicros,
+    about: &About,
+    now: TimestampMicros,
 ) -> Result<(), S3Error> {
-    if asker.is_member(bucket) { Ok(()) } else { Err(S3Code::AccessDenied.into()) }
+    if cache.knows_only_members(bucket) {
+        return if asker.is_member(bucket) { Ok(()) } else { Err(S3Code::AccessDenied.into()) };
+    }
+    let rules = cache.of(bucket).await?;
+    let is_policy = matches!(action, Action::GetBucketPolicy | Action::PutBucketPolicy | Action::DeleteBucketPolicy);
+    if rules.is_policy_unreadable && !(is_policy && asker.is_member(bucket)) {
+        return Err(S3Code::InternalError.into());
+    }
+    let acl = cache.acl_of(bucket, &rules).await?;
+    let question = Question { asker, action, bucket, about, now, rules: &rules, bucket_acl: &acl };
+    match question.decide() {
+        Decision::Allowed => Ok(()),
+        Decision::Denied => Err(S3Code::AccessDenied.into()),
+    }
+}
+
+/// Everything that one decision looks at.
+struct Question<'a> {
+    asker: &'a Asker,
+    action: Action,
+    bucket: &'a Bucket,
+    about: &'a About,
+    now: TimestampMicros,
+    rules: &'a Rules,
+    bucket_acl: &'a Acl,
+}
+
+impl Question<'_> {
+    fn decide(&self) -> Decision {
+        let grant = self.asker.identity.as_ref().map(|identity| &identity.grant);
+        let (user_id, project_id) = match grant {
+            Some(grant) => (grant.user.to_string(), grant.project.to_string()),
+            None => Default::default(),
+        };
+        let accounts = [project_id.as_str(), grant.map_or("", |grant| grant.project_name.as_str())];
+        let requester = match grant {
+            None => Requester::Anonymous,
+            Some(grant) => Requester::User {
+                user: valv_policy::User {
+                    name: &grant.user_name,
+                    canonical_id: &grant.canonical_id,
+                    user_id: &user_id,
+                    accounts: &accounts,
+                },
+                is_member_of_bucket_project: self.asker.is_member(self.bucket),
+            },
+        };
+        let object = self.about.object.as_ref().map(|object| valv_policy::ObjectFacts {
+            owner: object.foreign_owner.as_deref().unwrap_or(&self.bucket_acl.owner),
+            acl: object.acl.as_ref(),
+        });
+        decide(&Facts {
+            requester,
+            action: self.action.name(),
+            bucket: &self.bucket.name,
+            key: self.about.key.as_ref().map(ObjectKey::as_bytes),
+            keys: &Keys { asker: self.asker, object: self.about.object.as_ref(), now: self.now },
+            policy: self.rules.policy.as_ref(),
+            ownership: self.rules.ownership,
+            public_access_block: self.rules.public_access_block,
+            bucket_acl: self.bucket_acl,
+            object,
+            upload_initiator: self.about.upload_initiator.as_deref(),
+        })
+    }
 }

@@ -8,7 +8,11 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use valv_metadata_api::{AccessGrant, Client, MetadataError, Request, Response, Secret, Transport, Versioning};
+use valv_metadata_api::{
+    AccessGrant, BucketDocument, BucketDocumentKind, Client, Metadata, MetadataError, Request, Response, Secret,
+    Transport, User, Versioning,
+};
+use valv_policy::ConditionKeys as _;
 use valv_types::{AccessKeyId, BucketId, Layout, NamespaceId, PoolId, ProjectId, UserId};
 
 pub(super) fn grant(project: ProjectId, lease_ms: u32) -> AccessGrant {
@@ -21,6 +25,7 @@ pub(super) fn grant(project: ProjectId, lease_ms: u32) -> AccessGrant {
         namespace: NamespaceId::from_bytes([2; 16]),
         lease_ms,
         user_name: "a".to_owned(),
+        project_name: "p".to_owned(),
     }
 }
 
@@ -84,19 +89,154 @@ fn principals(lease_ms: u32) -> (OneGrant, Arc<Principals>) {
     (metadata, Arc::new(principals))
 }
 
+type Bodies = Vec<(BucketDocumentKind, Vec<u8>)>;
+
+/// Answers with a bucket's documents, and with one user, and counts the documents read.
+#[derive(Clone, Default)]
+struct Documents {
+    bodies: Arc<Mutex<Bodies>>,
+    read: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Transport for Documents {
+    async fn call(&self, request: Request) -> Result<Response, MetadataError> {
+        match request {
+            Request::GetBucketDocument(request) => {
+                self.read.fetch_add(1, Ordering::Relaxed);
+                let bodies = self.bodies.lock();
+                let found = bodies.iter().find(|(kind, _)| *kind == request.kind);
+                let (kind, body) = found.cloned().ok_or(MetadataError::NoSuchDocument)?;
+                Ok(Response::GetBucketDocument(BucketDocument { kind, body }))
+            }
+            _ => Ok(Response::GetUser(User {
+                id: UserId::from_bytes([1; 16]),
+                name: "owner".to_owned(),
+                canonical_id: "cd".repeat(32),
+                display_name: "O".to_owned(),
+                email: String::new(),
+                project: ProjectId::from_bytes([3; 16]),
+            })),
+        }
+    }
+}
+
+impl Documents {
+    fn rules(&self) -> RulesCache {
+        let metadata: Arc<dyn Metadata> = Arc::new(Client(self.clone()));
+        RulesCache::new(Arc::clone(&metadata), Arc::new(Principals::new(metadata)), BucketDefaults::default())
+    }
+
+    /// What PutBucketPolicy and its like do to a bucket.
+    fn set(&self, bucket: &mut Bucket, kind: BucketDocumentKind, body: &str) {
+        let mut bodies = self.bodies.lock();
+        bodies.retain(|(kept, _)| *kept != kind);
+        bodies.push((kind, body.as_bytes().to_vec()));
+        bucket.documents = bodies.iter().map(|(kind, _)| *kind).collect();
+        bucket.document_changes += 1;
+    }
+}
+
+async fn code(rules: &RulesCache, asker: &Asker, action: Action, bucket: &Bucket) -> Result<(), S3Code> {
+    let about = About::key(ObjectKey::new("k").as_ref());
+    judge(rules, asker, action, bucket, &about, asker.now).await.map_err(|error| error.code())
+}
+
+const DENIED: Result<(), S3Code> = Err(S3Code::AccessDenied);
+
 #[tokio::test]
 async fn members_may_and_strangers_and_the_unsigned_may_not() {
     let project = ProjectId::random();
-    let bucket = bucket(project);
+    let (documents, bucket) = (Documents::default(), bucket(project));
+    let rules = documents.rules();
     let member = asker(Some(grant(project, 1)));
     let stranger = asker(Some(grant(ProjectId::random(), 1)));
     for action in [Action::GetObject, Action::PutObject, Action::ListBucket, Action::BypassGovernanceRetention] {
-        assert!(judge(&member, action, &bucket, None, None, member.now).await.is_ok());
+        assert_eq!(code(&rules, &member, action, &bucket).await, Ok(()));
         for other in [&stranger, &asker(None)] {
-            let refused = judge(other, action, &bucket, None, None, member.now).await.map_err(|error| error.code());
-            assert_eq!(refused, Err(S3Code::AccessDenied));
+            assert_eq!(code(&rules, other, action, &bucket).await, DENIED);
         }
     }
+    assert_eq!(documents.read.load(Ordering::Relaxed), 0, "a bucket without documents costs no read");
+}
+
+#[tokio::test]
+async fn a_policy_opens_and_closes_and_is_read_once_a_change() {
+    let project = ProjectId::random();
+    let (documents, mut bucket) = (Documents::default(), bucket(project));
+    let rules = documents.rules();
+    let member = asker(Some(grant(project, 1)));
+    let stranger = asker(Some(grant(ProjectId::random(), 1)));
+    let policy = |effect: &str, principal: &str| {
+        format!(
+            r#"{{"Version":"2012-10-17","Statement":[{{"Effect":"{effect}","Principal":{principal},
+            "Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*"}}]}}"#
+        )
+    };
+    let named = format!(r#"{{"AWS":"arn:aws:iam::{}:user/a"}}"#, stranger.identity.as_ref().expect("id").grant.project);
+    documents.set(&mut bucket, BucketDocumentKind::Policy, &policy("Allow", &named));
+    for _ in 0..3 {
+        assert_eq!(code(&rules, &stranger, Action::GetObject, &bucket).await, Ok(()));
+        assert_eq!(code(&rules, &stranger, Action::PutObject, &bucket).await, DENIED);
+        assert_eq!(code(&rules, &asker(None), Action::GetObject, &bucket).await, DENIED);
+    }
+    assert_eq!(documents.read.load(Ordering::Relaxed), 1);
+
+    // A public policy lets nobody in while public access is blocked, as it is unless somebody says otherwise.
+    documents.set(&mut bucket, BucketDocumentKind::Policy, &policy("Allow", "\"*\""));
+    assert_eq!(code(&rules, &asker(None), Action::GetObject, &bucket).await, DENIED);
+    let open = "<PublicAccessBlockConfiguration/>";
+    documents.set(&mut bucket, BucketDocumentKind::PublicAccessBlock, open);
+    assert_eq!(code(&rules, &asker(None), Action::GetObject, &bucket).await, Ok(()));
+
+    // Deny holds for members, too.
+    documents.set(&mut bucket, BucketDocumentKind::Policy, &policy("Deny", "\"*\""));
+    assert_eq!(code(&rules, &member, Action::GetObject, &bucket).await, DENIED);
+    assert_eq!(code(&rules, &member, Action::PutObject, &bucket).await, Ok(()));
+    // What can't be read opens nothing.
+    documents.set(&mut bucket, BucketDocumentKind::Policy, "{");
+    assert_eq!(code(&rules, &member, Action::GetObject, &bucket).await, Err(S3Code::InternalError));
+    assert_eq!(code(&rules, &stranger, Action::DeleteBucketPolicy, &bucket).await, Err(S3Code::InternalError));
+    assert_eq!(code(&rules, &member, Action::DeleteBucketPolicy, &bucket).await, Ok(()));
+}
+
+#[test]
+fn condition_keys_come_from_the_request() {
+    let mut asker = asker(Some(grant(ProjectId::random(), 1)));
+    let mut headers = HeaderMap::new();
+    headers.insert("x-amz-acl", "public-read".parse().expect("value"));
+    headers.insert("x-amz-tagging", "a=1&B=2".parse().expect("value"));
+    headers.insert("user-agent", "curl".parse().expect("value"));
+    asker.headers = Arc::new(headers);
+    asker.query = Arc::new(Query::parse("prefix=x%2F&versionId=null&max-keys=7").expect("query"));
+    let object = ObjectFacts { tags: vec![("Site".to_owned(), "Lund".to_owned())], ..ObjectFacts::default() };
+    let keys = Keys { asker: &asker, object: Some(&object), now: asker.now };
+    for (key, expected) in [
+        ("aws:sourceip", Some("192.0.2.1")),
+        ("aws:securetransport", Some("false")),
+        ("aws:currenttime", Some("2023-11-14T22:13:20.000Z")),
+        ("aws:epochtime", Some("1700000000")),
+        ("aws:useragent", Some("curl")),
+        ("aws:referer", None),
+        ("s3:prefix", Some("x/")),
+        ("s3:max-keys", Some("7")),
+        ("s3:delimiter", None),
+        ("s3:versionid", Some("null")),
+        ("s3:x-amz-acl", Some("public-read")),
+        ("s3:x-amz-copy-source", None),
+        ("s3:authtype", Some("REST-HEADER")),
+        ("s3:signatureversion", Some("AWS4-HMAC-SHA256")),
+        ("s3:existingobjecttag/Site", Some("Lund")),
+        ("s3:existingobjecttag/site", None),
+        ("s3:requestobjecttag/B", Some("2")),
+        ("ec2:region", None),
+        ("nonsense", None),
+    ] {
+        let found = keys.values(key).map(|values| values.join(","));
+        assert_eq!(found.as_deref(), expected, "{key}");
+    }
+    let tags = keys.values("s3:requestobjecttagkeys").expect("tags");
+    assert_eq!(tags, ["a", "B"]);
 }
 
 #[tokio::test]

@@ -1,11 +1,11 @@
 //! Transfers that outlast a lease: each second they ask whether their right still holds.
 
-use super::{Action, Asker, ObjectFacts, judge};
+use super::{About, Action, Asker, judge};
 use crate::error::{S3Code, S3Error};
 use crate::state::Shared;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use valv_metadata_api::{Bucket, GetBucket, MetadataError, ObjectKey};
+use valv_metadata_api::{Bucket, GetBucket, MetadataError};
 use valv_types::TimestampMicros;
 
 /// How often a running transfer asks whether it still may.
@@ -16,8 +16,7 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Judged {
     pub(crate) action: Action,
     pub(crate) bucket: Bucket,
-    pub(crate) key: Option<ObjectKey>,
-    pub(crate) object: Option<Arc<ObjectFacts>>,
+    pub(crate) about: Arc<About>,
 }
 
 /// Keeps asking, during a transfer, whether its right still holds.
@@ -58,9 +57,8 @@ impl AccessWatch {
                 Ok(_) | Err(MetadataError::NoSuchBucket) => return Err(S3Code::AccessDenied.into()),
                 Err(error) => return Err(error.into()),
             };
-            let object = judged.object.as_deref();
             let now = TimestampMicros::now();
-            judge(&self.asker, judged.action, &bucket, judged.key.as_ref(), object, now).await?;
+            judge(&self.shared.rules, &self.asker, judged.action, &bucket, &judged.about, now).await?;
         }
         Ok(())
     }

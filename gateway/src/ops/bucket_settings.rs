@@ -4,12 +4,13 @@ use super::context::{BodyDigest, Context};
 use super::lock::refused_versioning;
 use super::tagging::{bucket_document, update_bucket};
 use super::{Answer, no_content, status, xml};
-use crate::access::Action;
+use crate::access::{Action, read_public_access_block};
 use crate::error::{S3Code, S3Error};
 use crate::payload::Payload;
 use crate::xml::{Element, Namespace, Writer};
 use http::StatusCode;
 use valv_metadata_api::{BucketChange, BucketDocument, BucketDocumentKind, UpdateBucket, Versioning};
+use valv_policy::PublicAccessBlock;
 use valv_types::CommitId;
 
 /// Longest document of this family; the largest has four elements.
@@ -64,47 +65,43 @@ fn read_versioning(document: &Element) -> Result<Versioning, S3Error> {
     }
 }
 
-/// The four switches of PublicAccessBlock.
-const SWITCHES: [&str; 4] = ["BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets"];
-
-fn public_access_block(switches: [bool; 4]) -> String {
+fn public_access_block(block: PublicAccessBlock) -> String {
     Writer::document("PublicAccessBlockConfiguration", Namespace::S3, |xml| {
-        for (name, is_on) in SWITCHES.into_iter().zip(switches) {
-            xml.value(name, is_on);
-        }
+        xml.value("BlockPublicAcls", block.block_public_acls);
+        xml.value("IgnorePublicAcls", block.ignore_public_acls);
+        xml.value("BlockPublicPolicy", block.block_public_policy);
+        xml.value("RestrictPublicBuckets", block.restrict_public_buckets);
     })
 }
 
-/// GET `?publicAccessBlock`. A bucket without one blocks everything, as AWS makes buckets since April 2023.
+/// GET `?publicAccessBlock`. A bucket whose owner has said nothing blocks everything, as AWS makes buckets since April 2023;
+/// one whose owner has removed the block has none.
 pub(crate) async fn get_public_access_block(cx: &Context) -> Answer {
     let bucket = cx.bucket(Action::GetBucketPublicAccessBlock).await?;
     let kind = BucketDocumentKind::PublicAccessBlock;
-    if !bucket.documents.contains(&kind) {
-        return Ok(xml(public_access_block([true; 4])));
+    if bucket.documents.contains(&kind) && bucket_document(cx, &bucket, kind).await?.is_empty() {
+        return Err(S3Error::no_such_document(kind));
     }
-    let body = bucket_document(cx, &bucket, kind).await?;
-    Ok(xml(String::from_utf8(body).map_err(S3Error::internal)?))
+    Ok(xml(public_access_block(cx.shared.rules.of(&bucket).await?.public_access_block)))
 }
 
-/// PUT `?publicAccessBlock`. Kept as given. Nothing is public here in any case, so a switch that is off opens nothing.
+/// PUT `?publicAccessBlock`. A switch that is off opens nothing by itself: it lets a policy or an ACL do so.
 pub(crate) async fn put_public_access_block(cx: &Context, mut payload: Payload) -> Answer {
     let bucket = cx.bucket(Action::PutBucketPublicAccessBlock).await?;
     let root = "PublicAccessBlockConfiguration";
     let document = cx.xml_body(&mut payload, root, SETTINGS_LEN_BYTES_MAX, BodyDigest::Optional).await?;
-    let mut switches = [false; 4];
-    for (switch, name) in switches.iter_mut().zip(SWITCHES) {
-        *switch = document.flag(name)?;
-    }
-    let body = public_access_block(switches).into_bytes();
+    let body = public_access_block(read_public_access_block(&document)?).into_bytes();
     let document = BucketDocument { kind: BucketDocumentKind::PublicAccessBlock, body };
     update_bucket(cx, &bucket, BucketChange::SetDocument(document)).await?;
     Ok(status(StatusCode::OK))
 }
 
-/// DELETE `?publicAccessBlock`: back to what a new bucket has.
+/// DELETE `?publicAccessBlock`: nothing is blocked any more. Kept as an empty document, because no document at all means that
+/// everything is blocked.
 pub(crate) async fn delete_public_access_block(cx: &Context) -> Answer {
     let bucket = cx.bucket(Action::PutBucketPublicAccessBlock).await?;
-    update_bucket(cx, &bucket, BucketChange::RemoveDocument(BucketDocumentKind::PublicAccessBlock)).await?;
+    let removed = BucketDocument { kind: BucketDocumentKind::PublicAccessBlock, body: Vec::new() };
+    update_bucket(cx, &bucket, BucketChange::SetDocument(removed)).await?;
     Ok(no_content())
 }
 
@@ -133,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_new_bucket_blocks_everything() {
-        let xml = public_access_block([true; 4]);
+        let xml = public_access_block(PublicAccessBlock::default());
         assert!(xml.contains("<BlockPublicAcls>true</BlockPublicAcls><IgnorePublicAcls>true</IgnorePublicAcls>"));
         assert!(!xml.contains("false"));
     }

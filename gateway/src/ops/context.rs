@@ -1,7 +1,7 @@
 //! One request, as operations see it.
 
 use super::headers::text;
-use crate::access::{AccessWatch, Action, Asker, Judged, ObjectFacts, judge};
+use crate::access::{About, AccessWatch, Action, Asker, Judged, ObjectFacts, judge};
 use crate::checksum::{BodyHasher, ExpectedDigests, WithMd5};
 use crate::error::{S3Code, S3Error};
 use crate::host::{Query, Target, check_bucket_name};
@@ -15,7 +15,9 @@ use bytes::Bytes;
 use http::{HeaderMap, Method};
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
-use valv_metadata_api::{Actor, Bucket, FoundObject, GetBucket, GetObject, MetadataError, ObjectKey, VersionSelector};
+use valv_metadata_api::{
+    Actor, Bucket, FoundObject, GetBucket, GetObject, GetUpload, MetadataError, ObjectKey, VersionSelector,
+};
 use valv_types::{NamespaceId, ProjectId, TimestampMicros, UploadId};
 
 /// A request whose signature is right, or that has none.
@@ -155,7 +157,7 @@ impl Context {
     /// NoSuchBucket; AccessDenied if the bucket lets in nobody but members, and the asker is none.
     pub(crate) async fn bucket_of_many(&self) -> Result<Bucket, S3Error> {
         let bucket = self.unjudged_bucket().await?;
-        if !self.is_member(&bucket) {
+        if !self.is_member(&bucket) && self.shared.rules.knows_only_members(&bucket) {
             return Err(S3Code::AccessDenied.into());
         }
         self.check_expected_owner("x-amz-expected-bucket-owner", &bucket).await?;
@@ -185,7 +187,7 @@ impl Context {
     /// # Errors
     /// AccessDenied.
     pub(crate) async fn may(&self, action: Action, bucket: &Bucket) -> Result<(), S3Error> {
-        self.may_watched(action, bucket, self.target.key.as_ref(), None).await
+        self.may_watched(action, bucket, About::key(self.target.key.as_ref())).await
     }
 
     /// Asks for a right on one of many keys of a bucket that has been read.
@@ -193,20 +195,64 @@ impl Context {
     /// # Errors
     /// AccessDenied.
     pub(crate) async fn may_key(&self, action: Action, bucket: &Bucket, key: &ObjectKey) -> Result<(), S3Error> {
-        judge(&self.asker, action, bucket, Some(key), None, self.now).await
+        judge(&self.shared.rules, &self.asker, action, bucket, &About::key(Some(key)), self.now).await
+    }
+
+    /// Asks whether a key, or a version of it, may be removed. Of an object that exists the owner has a say against
+    /// strangers.
+    ///
+    /// # Errors
+    /// AccessDenied.
+    pub(crate) async fn may_delete(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        version: VersionSelector,
+    ) -> Result<(), S3Error> {
+        let mut about = About::key(Some(key));
+        if !self.is_member(bucket) {
+            let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline: false };
+            about.object = match self.shared.metadata.get_object(request).await {
+                Ok(found) if found.version.is_delete_marker => None,
+                Ok(found) => Some(ObjectFacts::of(&self.shared.principals, bucket, &found).await?),
+                Err(MetadataError::NoSuchKey | MetadataError::NoSuchVersion) => None,
+                Err(error) => return Err(error.into()),
+            };
+        }
+        let action = Action::DeleteObject.of_version(version);
+        judge(&self.shared.rules, &self.asker, action, bucket, &about, self.now).await
+    }
+
+    /// Reads the request's bucket and asks whether `action` on the request's upload is allowed: who began an upload may
+    /// look at it and give it up.
+    ///
+    /// # Errors
+    /// NoSuchBucket, AccessDenied, NoSuchUpload.
+    pub(crate) async fn bucket_of_upload(&self, action: Action) -> Result<Bucket, S3Error> {
+        let bucket = self.unjudged_bucket().await?;
+        let mut about = About::key(self.target.key.as_ref());
+        if !self.is_member(&bucket) {
+            let request = GetUpload { bucket: bucket.id, key: self.key()?.clone(), upload: self.upload()? };
+            let initiator = match self.shared.metadata.get_upload(request).await {
+                Ok(upload) => upload.owner,
+                // Told below, to those who may know.
+                Err(MetadataError::NoSuchUpload) => None,
+                Err(error) => return Err(error.into()),
+            };
+            if let Some(initiator) = initiator {
+                let user = self.shared.principals.user(initiator).await?;
+                about.upload_initiator = user.map(|user| user.canonical_id.clone());
+            }
+        }
+        self.may_watched(action, &bucket, about).await?;
+        self.check_expected_owner("x-amz-expected-bucket-owner", &bucket).await?;
+        Ok(bucket)
     }
 
     /// Asks for a right, and has [`Self::watch`] ask again.
-    async fn may_watched(
-        &self,
-        action: Action,
-        bucket: &Bucket,
-        key: Option<&ObjectKey>,
-        object: Option<ObjectFacts>,
-    ) -> Result<(), S3Error> {
-        judge(&self.asker, action, bucket, key, object.as_ref(), self.now).await?;
-        let object = object.map(Arc::new);
-        self.judged.lock().push(Judged { action, bucket: bucket.clone(), key: key.cloned(), object });
+    async fn may_watched(&self, action: Action, bucket: &Bucket, about: About) -> Result<(), S3Error> {
+        judge(&self.shared.rules, &self.asker, action, bucket, &about, self.now).await?;
+        self.judged.lock().push(Judged { action, bucket: bucket.clone(), about: Arc::new(about) });
         Ok(())
     }
 
@@ -281,19 +327,20 @@ impl Context {
         let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline };
         let found = self.shared.metadata.get_object(request).await.map_err(|error| no_such_object(error, key, version));
         let action = action.of_version(version);
-        if self.is_member(bucket) {
-            self.may_watched(action, bucket, Some(key), None).await?;
+        if self.is_member(bucket) && self.shared.rules.knows_only_members(bucket) {
+            self.may_watched(action, bucket, About::key(Some(key))).await?;
             return found;
         }
         match found {
             Ok(found) if !found.version.is_delete_marker => {
                 let facts = ObjectFacts::of(&self.shared.principals, bucket, &found).await?;
-                self.may_watched(action, bucket, Some(key), Some(facts)).await?;
+                let about = About { object: Some(facts), ..About::key(Some(key)) };
+                self.may_watched(action, bucket, about).await?;
                 Ok(found)
             }
             // That a key does not exist is for those to know who may list the bucket (AWS, GetObject, "Permissions").
             absent => {
-                self.may_watched(Action::ListBucket, bucket, None, None).await?;
+                self.may_watched(Action::ListBucket, bucket, About::default()).await?;
                 absent
             }
         }

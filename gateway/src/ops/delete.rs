@@ -25,7 +25,8 @@ const DELETES_IN_FLIGHT: usize = 16;
 pub(crate) async fn one(cx: &Context) -> Answer {
     let selector = cx.version()?;
     let condition = delete_condition(&cx.headers)?;
-    let bucket = cx.bucket(Action::DeleteObject.of_version(selector)).await?;
+    let bucket = cx.bucket_of_many().await?;
+    cx.may_delete(&bucket, cx.key()?, selector).await?;
     let bypass_governance = bypass(cx, &bucket).await?;
     let deleted = delete(cx, &bucket, cx.key()?.clone(), selector, bypass_governance, condition).await?;
     let mut response = no_content();
@@ -120,7 +121,7 @@ impl Entry {
         bypass_governance: bool,
     ) -> Result<Deleted, S3Error> {
         let (selector, condition) = self.parsed.clone()?;
-        cx.may_key(Action::DeleteObject.of_version(selector), bucket, &self.key).await?;
+        cx.may_delete(bucket, &self.key, selector).await?;
         if bypass_governance {
             cx.may_key(Action::BypassGovernanceRetention, bucket, &self.key).await?;
         }

@@ -148,7 +148,7 @@ pub(crate) async fn upload_part(cx: &Context, payload: Payload) -> Answer {
 /// DELETE of an upload.
 pub(crate) async fn abort(cx: &Context) -> Answer {
     let id = cx.upload()?;
-    let bucket = cx.bucket(Action::AbortMultipartUpload).await?;
+    let bucket = cx.bucket_of_upload(Action::AbortMultipartUpload).await?;
     let request = AbortUpload {
         actor: cx.actor(),
         bucket: bucket.id,
@@ -178,7 +178,7 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
         )
     })?;
     let encoding = encoding(cx)?;
-    let bucket = cx.bucket(Action::ListMultipartUploadParts).await?;
+    let bucket = cx.bucket_of_upload(Action::ListMultipartUploadParts).await?;
     let request = ListParts {
         bucket: bucket.id,
         key: cx.key()?.clone(),

@@ -19,6 +19,7 @@ struct OneKey;
 fn grant() -> AccessGrant {
     AccessGrant {
         user_name: "u".to_owned(),
+        project_name: "p".to_owned(),
         secret: Secret::new(SECRET_KEY.as_bytes().to_vec()),
         user: UserId::from_bytes([1; 16]),
         canonical_id: "c".repeat(64),
