@@ -1,25 +1,28 @@
 //! The key hierarchy and its wraps.
 
-use crate::kdf::{KEY_LEN, aead_key, derive};
+use crate::customer::{CUSTOMER_WRAP_LEN, CustomerKey};
+use crate::kdf::KEY_LEN;
 use crate::record::RecordKey;
-use ring::aead::{Aad, Nonce};
-use subtle::ConstantTimeEq;
+use crate::wrap::{Binding, WRAP_OVERHEAD_LEN};
 use valv_types::{BlobId, ProjectId};
 use zeroize::Zeroizing;
 
 /// Length of root, project and data keys.
 pub const KEY_LEN_BYTES: usize = KEY_LEN;
 
-const SALT_LEN: usize = 16;
-const TAG_LEN: usize = 16;
 const FORMAT: u8 = 1;
-/// HKDF-SHA256 + AES-256-GCM + 32-byte commitment.
+/// HKDF-SHA256 + AES-256-GCM + 32-byte commitment, around a key.
 const ALGORITHM: u8 = 1;
-/// format, algorithm, key version, salt, commitment, sealed key and tag.
-const WRAP_LEN: usize = 1 + 1 + 4 + SALT_LEN + KEY_LEN + KEY_LEN + TAG_LEN;
+/// The same, around a data key that a customer's key wraps.
+const ALGORITHM_CUSTOMER: u8 = 2;
+/// format, algorithm, key version.
+const HEAD_LEN: usize = 1 + 1 + 4;
+const WRAP_LEN: usize = HEAD_LEN + KEY_LEN + WRAP_OVERHEAD_LEN;
 
 /// Bytes of a wrapped data key as it stands in a version record.
 pub const WRAPPED_DATA_KEY_LEN_BYTES: usize = WRAP_LEN;
+/// Bytes of a wrapped data key that its customer's key is needed for, too.
+pub const WRAPPED_CUSTOMER_DATA_KEY_LEN_BYTES: usize = HEAD_LEN + CUSTOMER_WRAP_LEN + WRAP_OVERHEAD_LEN;
 /// Bytes of a wrapped project key as it stands in the key store.
 pub const WRAPPED_PROJECT_KEY_LEN_BYTES: usize = WRAP_LEN;
 
@@ -40,6 +43,12 @@ pub enum KeyError {
     /// The commitment or the tag does not fit: another key, another blob or project, or damage.
     #[error("a wrapped key does not belong here or is damaged")]
     Mismatch,
+    /// The data key is wrapped by a customer's key as well, and none was given.
+    #[error("the wrap needs its customer's key, too")]
+    CustomerKeyMissing,
+    /// The customer's key is another than the one that wrapped the data key.
+    #[error("the customer's key does not open the wrap")]
+    CustomerMismatch,
     /// Raw key bytes of the wrong length.
     #[error("a key must be {KEY_LEN_BYTES} bytes")]
     Length,
@@ -48,82 +57,70 @@ pub enum KeyError {
     NoRandomness,
 }
 
-fn random<const N: usize>() -> Result<[u8; N], KeyError> {
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], KeyError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|_| KeyError::NoRandomness)?;
     Ok(bytes)
 }
 
-/// Wraps `inner` under a key that is derived from `outer` for this wrap alone. The context goes into the derivation
-/// and into the associated data, so a wrap moved to another place opens nowhere.
-fn wrap(
+const LABEL: &[u8] = b"valv wrap v1";
+
+fn head(algorithm: u8, version: u32) -> [u8; HEAD_LEN] {
+    let [a, b, c, d] = version.to_be_bytes();
+    [FORMAT, algorithm, a, b, c, d]
+}
+
+fn wrap<const N: usize>(
     outer: &[u8; KEY_LEN],
-    version: u32,
+    head: [u8; HEAD_LEN],
     context: &[u8],
-    inner: &[u8; KEY_LEN],
-) -> Result<[u8; WRAP_LEN], KeyError> {
-    let salt: [u8; SALT_LEN] = random()?;
-    let (key, commitment) = wrapping_key(outer, &salt, context);
-    let mut out = [0; WRAP_LEN];
-    out[0] = FORMAT;
-    out[1] = ALGORITHM;
-    out[2..6].copy_from_slice(&version.to_be_bytes());
-    out[6..22].copy_from_slice(&salt);
-    out[22..54].copy_from_slice(&commitment);
-    out[54..86].copy_from_slice(inner);
-    let (head, sealed) = out.split_at_mut(54);
-    let (body, tag) = sealed.split_at_mut(KEY_LEN);
-    let aad = Aad::from([&head[..6], context].concat());
-    // The nonce is fixed because the key is used once: it was derived with a fresh 128-bit salt.
-    let nonce = Nonce::assume_unique_for_key([0; 12]);
-    let made = aead_key(&key).seal_in_place_separate_tag(nonce, aad, body).map_err(|_| KeyError::Mismatch)?;
-    tag.copy_from_slice(made.as_ref());
+    inner: &[u8; N],
+) -> Result<Vec<u8>, KeyError> {
+    let mut out = vec![0; HEAD_LEN + N + WRAP_OVERHEAD_LEN];
+    out[..HEAD_LEN].copy_from_slice(&head);
+    Binding { label: LABEL, context, head: &head }.wrap(outer, inner, &mut out[HEAD_LEN..])?;
     Ok(out)
 }
 
-fn unwrap(
+fn unwrap<const N: usize>(
     outer: &[u8; KEY_LEN],
     version: u32,
     context: &[u8],
     wrapped: &[u8],
-) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
-    let needed = wrapped_version(wrapped)?;
+) -> Result<Zeroizing<[u8; N]>, KeyError> {
+    let (_, needed) = read_head(wrapped)?;
     if needed != version {
         return Err(KeyError::WrongVersion { needed, given: version });
     }
-    let (key, commitment) = wrapping_key(outer, &wrapped[6..22], context);
-    if !bool::from(commitment.ct_eq(&wrapped[22..54])) {
-        return Err(KeyError::Mismatch);
-    }
-    let mut sealed = Zeroizing::new([0; KEY_LEN + TAG_LEN]);
-    sealed.copy_from_slice(&wrapped[54..]);
-    let aad = Aad::from([&wrapped[..6], context].concat());
-    let nonce = Nonce::assume_unique_for_key([0; 12]);
-    let opened = aead_key(&key).open_in_place(nonce, aad, sealed.as_mut_slice()).map_err(|_| KeyError::Mismatch)?;
-    let mut inner = Zeroizing::new([0; KEY_LEN]);
-    inner.copy_from_slice(opened);
-    Ok(inner)
+    let (head, sealed) = wrapped.split_at(HEAD_LEN);
+    Binding { label: LABEL, context, head }.unwrap(outer, sealed)
 }
 
-fn wrapping_key(outer: &[u8; KEY_LEN], salt: &[u8], context: &[u8]) -> (Zeroizing<[u8; KEY_LEN]>, [u8; KEY_LEN]) {
-    let both = derive::<{ 2 * KEY_LEN }>(outer, salt, &[b"valv wrap v1", context]);
-    let mut key = Zeroizing::new([0; KEY_LEN]);
-    key.copy_from_slice(&both[..KEY_LEN]);
-    let mut commitment = [0; KEY_LEN];
-    commitment.copy_from_slice(&both[KEY_LEN..]);
-    (key, commitment)
-}
-
-fn wrapped_version(wrapped: &[u8]) -> Result<u32, KeyError> {
-    if wrapped.len() != WRAP_LEN || wrapped[0] != FORMAT || wrapped[1] != ALGORITHM {
+/// What is wrapped, and the version of the key that wraps it.
+fn read_head(wrapped: &[u8]) -> Result<(Layers, u32), KeyError> {
+    let Some((&[FORMAT, algorithm, a, b, c, d], _)) = wrapped.split_first_chunk() else {
         return Err(KeyError::UnknownFormat);
-    }
-    Ok(u32::from_be_bytes([wrapped[2], wrapped[3], wrapped[4], wrapped[5]]))
+    };
+    let layers = match (algorithm, wrapped.len()) {
+        (ALGORITHM, WRAP_LEN) => Layers::One,
+        (ALGORITHM_CUSTOMER, WRAPPED_CUSTOMER_DATA_KEY_LEN_BYTES) => Layers::Customer,
+        _ => return Err(KeyError::UnknownFormat),
+    };
+    Ok((layers, u32::from_be_bytes([a, b, c, d])))
+}
+
+/// What a wrap holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layers {
+    /// The inner key.
+    One,
+    /// A data key, wrapped by a customer's key.
+    Customer,
 }
 
 /// Which version of the project key wraps this data key.
 pub fn wrapped_data_key_version(wrapped: &[u8]) -> Result<u32, KeyError> {
-    wrapped_version(wrapped)
+    Ok(read_head(wrapped)?.1)
 }
 
 macro_rules! secret_key {
@@ -181,7 +178,7 @@ secret_key! {
 impl RootKey {
     /// Wraps a project key for the key store.
     pub fn wrap_project_key(&self, project: ProjectId, key: &ProjectKey) -> Result<Vec<u8>, KeyError> {
-        Ok(wrap(&self.bytes, self.version, &project_context(project, key.version), &key.bytes)?.to_vec())
+        wrap(&self.bytes, head(ALGORITHM, self.version), &project_context(project, key.version), &key.bytes)
     }
 
     /// Unwraps version `version` of a project's key.
@@ -206,14 +203,48 @@ fn project_context(project: ProjectId, version: u32) -> [u8; 28] {
 }
 
 impl ProjectKey {
-    /// Wraps a blob's data key for its version record.
-    pub fn wrap_data_key(&self, project: ProjectId, blob: BlobId, key: &DataKey) -> Result<Vec<u8>, KeyError> {
-        Ok(wrap(&self.bytes, self.version, &blob_context(project, blob), &key.0)?.to_vec())
+    /// Wraps a blob's data key for its version record: by this key alone, or by the customer's first.
+    pub fn wrap_data_key(
+        &self,
+        project: ProjectId,
+        blob: BlobId,
+        key: &DataKey,
+        customer: Option<&CustomerKey>,
+    ) -> Result<Vec<u8>, KeyError> {
+        let context = blob_context(project, blob);
+        match customer {
+            None => wrap(&self.bytes, head(ALGORITHM, self.version), &context, &key.0),
+            Some(customer) => {
+                let inner = customer.wrap(&context, &key.0)?;
+                wrap(&self.bytes, head(ALGORITHM_CUSTOMER, self.version), &context, &inner)
+            }
+        }
     }
 
-    /// Unwraps a blob's data key. Fails unless the wrap was made for this project and blob under this key.
-    pub fn unwrap_data_key(&self, project: ProjectId, blob: BlobId, wrapped: &[u8]) -> Result<DataKey, KeyError> {
-        Ok(DataKey(unwrap(&self.bytes, self.version, &blob_context(project, blob), wrapped)?))
+    /// Unwraps a blob's data key. Fails unless the wrap was made for this project and blob under this key, and with the
+    /// same customer's key or none.
+    ///
+    /// # Errors
+    /// [`KeyError::CustomerKeyMissing`], [`KeyError::CustomerMismatch`] if the customer's key is at fault; a wrap without
+    /// customer's key where one is given is not the one that was made, so [`KeyError::Mismatch`].
+    pub fn unwrap_data_key(
+        &self,
+        project: ProjectId,
+        blob: BlobId,
+        wrapped: &[u8],
+        customer: Option<&CustomerKey>,
+    ) -> Result<DataKey, KeyError> {
+        let context = blob_context(project, blob);
+        let key = match (read_head(wrapped)?.0, customer) {
+            (Layers::One, None) => unwrap(&self.bytes, self.version, &context, wrapped)?,
+            (Layers::One, Some(_)) => return Err(KeyError::Mismatch),
+            (Layers::Customer, None) => return Err(KeyError::CustomerKeyMissing),
+            (Layers::Customer, Some(customer)) => {
+                let inner: Zeroizing<[u8; CUSTOMER_WRAP_LEN]> = unwrap(&self.bytes, self.version, &context, wrapped)?;
+                customer.unwrap(&context, &inner)?
+            }
+        };
+        Ok(DataKey(key))
     }
 
     /// The key that seals the project's metadata records.
@@ -250,6 +281,7 @@ impl std::fmt::Debug for DataKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use valv_types::IncarnationId;
 
     fn fixture() -> (ProjectKey, ProjectId, BlobId, DataKey) {
@@ -260,36 +292,36 @@ mod tests {
     #[test]
     fn a_data_key_unwraps_for_its_own_project_and_blob_only() {
         let (key, project, blob, data_key) = fixture();
-        let wrapped = key.wrap_data_key(project, blob, &data_key).unwrap();
+        let wrapped = key.wrap_data_key(project, blob, &data_key, None).unwrap();
         assert_eq!(wrapped.len(), WRAPPED_DATA_KEY_LEN_BYTES);
-        assert_eq!(*key.unwrap_data_key(project, blob, &wrapped).unwrap().0, *data_key.0);
-        let elsewhere = key.unwrap_data_key(ProjectId::random(), blob, &wrapped);
+        assert_eq!(*key.unwrap_data_key(project, blob, &wrapped, None).unwrap().0, *data_key.0);
+        let elsewhere = key.unwrap_data_key(ProjectId::random(), blob, &wrapped, None);
         assert_eq!(elsewhere.unwrap_err(), KeyError::Mismatch);
         let other_blob = BlobId::new(IncarnationId(1), 2);
-        assert_eq!(key.unwrap_data_key(project, other_blob, &wrapped).unwrap_err(), KeyError::Mismatch);
+        assert_eq!(key.unwrap_data_key(project, other_blob, &wrapped, None).unwrap_err(), KeyError::Mismatch);
         let other_key = ProjectKey::generate(3).unwrap();
-        assert_eq!(other_key.unwrap_data_key(project, blob, &wrapped).unwrap_err(), KeyError::Mismatch);
+        assert_eq!(other_key.unwrap_data_key(project, blob, &wrapped, None).unwrap_err(), KeyError::Mismatch);
     }
 
     #[test]
     fn every_flipped_bit_of_a_wrap_is_noticed() {
         let (key, project, blob, data_key) = fixture();
-        let wrapped = key.wrap_data_key(project, blob, &data_key).unwrap();
+        let wrapped = key.wrap_data_key(project, blob, &data_key, None).unwrap();
         for bit in 0..wrapped.len() * 8 {
             let mut damaged = wrapped.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);
-            assert!(key.unwrap_data_key(project, blob, &damaged).is_err(), "bit {bit}");
+            assert!(key.unwrap_data_key(project, blob, &damaged, None).is_err(), "bit {bit}");
         }
-        assert_eq!(key.unwrap_data_key(project, blob, &wrapped[1..]).unwrap_err(), KeyError::UnknownFormat);
+        assert_eq!(key.unwrap_data_key(project, blob, &wrapped[1..], None).unwrap_err(), KeyError::UnknownFormat);
     }
 
     #[test]
     fn a_wrap_names_the_version_that_made_it() {
         let (key, project, blob, data_key) = fixture();
-        let wrapped = key.wrap_data_key(project, blob, &data_key).unwrap();
+        let wrapped = key.wrap_data_key(project, blob, &data_key, None).unwrap();
         assert_eq!(wrapped_data_key_version(&wrapped), Ok(3));
         let newer = ProjectKey::from_bytes(4, key.expose()).unwrap();
-        let error = newer.unwrap_data_key(project, blob, &wrapped).unwrap_err();
+        let error = newer.unwrap_data_key(project, blob, &wrapped, None).unwrap_err();
         assert_eq!(error, KeyError::WrongVersion { needed: 3, given: 4 });
     }
 
@@ -301,6 +333,92 @@ mod tests {
         assert_eq!(root.unwrap_project_key(project, 1, &wrapped).unwrap().expose(), key.expose());
         assert!(RootKey::generate(1).unwrap().unwrap_project_key(project, 1, &wrapped).is_err());
         assert!(root.unwrap_project_key(project, 2, &wrapped).is_err());
+    }
+
+    #[test]
+    fn a_customers_data_key_needs_both_keys_and_its_own_place() {
+        let (key, project, blob, data_key) = fixture();
+        let (customer, other) =
+            (CustomerKey::from_bytes(&[7; 32]).unwrap(), CustomerKey::from_bytes(&[8; 32]).unwrap());
+        let wrapped = key.wrap_data_key(project, blob, &data_key, Some(&customer)).unwrap();
+        assert_eq!(wrapped.len(), WRAPPED_CUSTOMER_DATA_KEY_LEN_BYTES);
+        assert_eq!(wrapped_data_key_version(&wrapped), Ok(3));
+        let open = |key: &ProjectKey, project, blob, customer| key.unwrap_data_key(project, blob, &wrapped, customer);
+        assert_eq!(*open(&key, project, blob, Some(&customer)).unwrap().0, *data_key.0);
+        let elsewhere = BlobId::new(IncarnationId(1), 2);
+        let newer = ProjectKey::from_bytes(4, key.expose()).unwrap();
+        for (opened, expected) in [
+            (open(&key, project, blob, None), KeyError::CustomerKeyMissing),
+            (open(&key, project, blob, Some(&other)), KeyError::CustomerMismatch),
+            (open(&key, ProjectId::random(), blob, Some(&customer)), KeyError::Mismatch),
+            (open(&key, project, elsewhere, Some(&customer)), KeyError::Mismatch),
+            (open(&ProjectKey::generate(3).unwrap(), project, blob, Some(&customer)), KeyError::Mismatch),
+            (open(&newer, project, blob, Some(&customer)), KeyError::WrongVersion { needed: 3, given: 4 }),
+        ] {
+            assert_eq!(opened.unwrap_err(), expected);
+        }
+        // A wrap that the project's key opens alone, put in the place of one that it should not.
+        let plain = key.wrap_data_key(project, blob, &data_key, None).unwrap();
+        let swapped = key.unwrap_data_key(project, blob, &plain, Some(&customer));
+        assert_eq!(swapped.unwrap_err(), KeyError::Mismatch);
+    }
+
+    #[test]
+    fn a_data_key_is_no_project_key() {
+        let (root, project) = (RootKey::generate(3).unwrap(), ProjectId::random());
+        let (_, _, blob, data_key) = fixture();
+        let key = ProjectKey::from_bytes(3, root.expose()).unwrap();
+        let customer = CustomerKey::from_bytes(&[7; 32]).unwrap();
+        for customer in [None, Some(&customer)] {
+            let wrapped = key.wrap_data_key(project, blob, &data_key, customer).unwrap();
+            assert!(root.unwrap_project_key(project, 3, &wrapped).is_err());
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_change_of_a_customers_wrap_or_key_is_noticed(
+            bytes in any::<[u8; 32]>(),
+            bit in any::<prop::sample::Index>(),
+            key_bit in 0..256_usize,
+        ) {
+            let (key, project, blob, data_key) = fixture();
+            let customer = CustomerKey::from_bytes(&bytes).unwrap();
+            let mut wrapped = key.wrap_data_key(project, blob, &data_key, Some(&customer)).unwrap();
+            let mut near = bytes;
+            near[key_bit / 8] ^= 1 << (key_bit % 8);
+            let near = CustomerKey::from_bytes(&near).unwrap();
+            let opened = key.unwrap_data_key(project, blob, &wrapped, Some(&near));
+            prop_assert_eq!(opened.unwrap_err(), KeyError::CustomerMismatch);
+            let bit = bit.index(wrapped.len() * 8);
+            wrapped[bit / 8] ^= 1 << (bit % 8);
+            prop_assert!(key.unwrap_data_key(project, blob, &wrapped, Some(&customer)).is_err());
+        }
+    }
+
+    /// Made by another implementation (Python's `cryptography`) from docs/format.md; never to be made anew.
+    #[test]
+    fn golden_wraps_open() {
+        let (project, blob) = (ProjectId::from_bytes([0x44; 16]), BlobId::from_bytes([0x55; 16]));
+        let key = ProjectKey::from_bytes(7, &[0x11; 32]).unwrap();
+        let customer = CustomerKey::from_bytes(&[0x22; 32]).unwrap();
+        let plain = hex::decode(
+            "0101000000076666666666666666666666666666666693b1f306c119c6be4c02e7ea7115235b8d0d9c7860e5ef81531b\
+             104e71ef2cf06bb976fca6b62e65cdce52c3e3c72f5b04567fadf41fda59d1b4cfdf6236af542b26a1a7d3a93438fd9f\
+             606502e51c77",
+        )
+        .unwrap();
+        assert_eq!(*key.unwrap_data_key(project, blob, &plain, None).unwrap().0, [0x33; 32]);
+        let both = hex::decode(
+            "0102000000076666666666666666666666666666666693b1f306c119c6be4c02e7ea7115235b8d0d9c7860e5ef81531b\
+             104e71ef2cf02ffd32b8e2f26a21898a1687a7836b1f5298d96d9f688d7ca44948c7417161dcc9d6768ae5bff45f01a6\
+             8147453403b9d512b8d1b74f0499e2b8890e84942f3e962494be88407c2ceed9141c75027b2a9ad570f82efa75afe387\
+             aa246898df7b46187a9f06459d39031d6cd103f0ee52",
+        )
+        .unwrap();
+        assert_eq!(*key.unwrap_data_key(project, blob, &both, Some(&customer)).unwrap().0, [0x33; 32]);
     }
 
     #[test]

@@ -14,7 +14,9 @@ use std::sync::Arc;
 use valv_metadata_api::{BucketDocumentKind, LockReason, MetadataError, Precondition};
 
 macro_rules! codes {
-    ($( $status:literal $name:ident $message:literal; )*) => {
+    (@text $name:ident) => { stringify!($name) };
+    (@text $name:ident $text:literal) => { $text };
+    ($( $status:literal $name:ident $(as $text:literal)? $message:literal; )*) => {
         /// An S3 error code.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
         #[non_exhaustive]
@@ -32,7 +34,7 @@ macro_rules! codes {
             /// The code as it stands in `<Code>`.
             pub const fn as_str(self) -> &'static str {
                 match self {
-                    $( S3Code::$name => stringify!($name), )*
+                    $( S3Code::$name => codes!(@text $name $($text)?), )*
                 }
             }
 
@@ -96,6 +98,7 @@ codes! {
     400 InvalidTargetBucketForLogging "The target bucket for logging does not exist, is not yours, or can't be written by the log delivery group.";
     400 InvalidToken "The provided token is malformed or otherwise not valid.";
     400 InvalidURI "Couldn't parse the specified URI.";
+    400 KmsNotFoundException as "KMS.NotFoundException" "The request was rejected because the specified KMS key could not be found.";
     400 KeyTooLongError "Your key is too long";
     400 MalformedACLError "The ACL that you provided was not well formed or did not validate against our published schema";
     400 MalformedPOSTRequest "The body of your POST request is not well-formed multipart/form-data.";

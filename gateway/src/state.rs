@@ -41,6 +41,8 @@ pub struct GatewayConfig {
     pub namespaces: NamespaceConfig,
     /// What holds for buckets whose owner has said nothing of ownership and public access.
     pub bucket_defaults: BucketDefaults,
+    /// Takes customers' keys (SSE-C) over plain HTTP from other machines, too: for a gateway behind a proxy that ends TLS.
+    pub sse_c_without_tls: bool,
     /// Limits of reading bodies.
     pub payload: PayloadConfig,
     /// How long a commit whose answer was lost is asked for again before the client gets 503.
@@ -59,6 +61,7 @@ impl Default for GatewayConfig {
             base_domains: Vec::new(),
             namespaces: NamespaceConfig::default(),
             bucket_defaults: BucketDefaults::default(),
+            sse_c_without_tls: false,
             payload: PayloadConfig::default(),
             commit_deadline: Duration::from_secs(10),
             complete_silence: Duration::from_secs(10),

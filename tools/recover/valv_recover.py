@@ -243,24 +243,33 @@ def hkdf(secret: bytes, salt: bytes, info: bytes, length: int) -> bytes:
     return HKDF(hashes.SHA256(), length, salt or None, info).derive(secret)
 
 
+class WrongKey(Unrecoverable):
+    """A wrap was made by another key, or is damaged."""
+
+
+def open_wrap(outer: bytes, label: bytes, context: bytes, aad: bytes, wrap: bytes) -> bytes:
+    okm = hkdf(outer, wrap[:16], label + context, 64)
+    if not hmac.compare_digest(okm[32:], wrap[16:48]):
+        raise WrongKey("a wrapped key does not belong here or is damaged")
+    try:
+        return AESGCM(okm[:32]).decrypt(bytes(12), wrap[48:], aad)
+    except InvalidTag:
+        raise Unrecoverable("a wrapped key is damaged") from None
+
+
 def unwrap(outer: bytes, version: int, context: bytes, wrapped: bytes) -> bytes:
-    if len(wrapped) != 102 or wrapped[:2] != b"\x01\x01":
+    if (wrapped[:2], len(wrapped)) not in ((b"\x01\x01", 102), (b"\x01\x02", 166)):
         raise Unrecoverable("a wrapped key of an unknown format")
     if number(wrapped[2:6]) != version:
         raise Unrecoverable(f"the wrap needs key version {number(wrapped[2:6])}, not {version}")
-    okm = hkdf(outer, wrapped[6:22], b"valv wrap v1" + context, 64)
-    if not hmac.compare_digest(okm[32:], wrapped[22:54]):
-        raise Unrecoverable("a wrapped key does not belong here or is damaged")
-    try:
-        return AESGCM(okm[:32]).decrypt(bytes(12), wrapped[54:], wrapped[:6] + context)
-    except InvalidTag:
-        raise Unrecoverable("a wrapped key is damaged") from None
+    return open_wrap(outer, b"valv wrap v1", context, wrapped[:6] + context, wrapped[6:])
 
 
 class Keys:
     """A key backup, opened."""
 
-    def __init__(self, text: str, passphrase: bytes):
+    def __init__(self, text: str, passphrase: bytes, customers: list):
+        self.customers = customers
         outer = json.loads(text)
         if (outer["format"], outer["kdf"], outer["cipher"]) != ("valv key backup v1", "pbkdf2-hmac-sha256", "aes-256-gcm"):
             raise SystemExit("the key backup's format is unknown to this program")
@@ -285,7 +294,25 @@ class Keys:
         version = number(wrapped[2:6])
         if (project, version) not in self.projects:
             raise Unrecoverable(f"the key backup has no version {version} of the project's key: it may be older than the object")
-        return unwrap(self.projects[project, version], version, b"blob\0\0\0\0" + project + blob, wrapped)
+        context = b"blob\0\0\0\0" + project + blob
+        inner = unwrap(self.projects[project, version], version, context, wrapped)
+        if wrapped[1] == 1:
+            return inner
+        for customer in self.customers:
+            try:
+                return open_wrap(customer, b"valv customer wrap v1", context, context, inner)
+            except WrongKey:
+                continue
+        raise Unrecoverable("its customer's key (SSE-C) is not among those given")
+
+
+def read_customer_key(path: pathlib.Path) -> bytes:
+    """Base64 of 32 bytes, as S3 clients send it, or the bytes themselves."""
+    data = path.read_bytes()
+    key = data if len(data) == 32 else base64.b64decode(data.strip())
+    if len(key) != 32:
+        raise SystemExit(f"{path}: a customer's key has 32 bytes")
+    return key
 
 
 class Frames:
@@ -425,6 +452,7 @@ def main() -> int:
     parser.add_argument("--export", required=True, type=pathlib.Path, help="what `valv metadata export` wrote")
     parser.add_argument("--keys", required=True, type=pathlib.Path, help="what `valv key backup` wrote")
     parser.add_argument("--passphrase-file", required=True, type=pathlib.Path, help="its first line opens the key backup")
+    parser.add_argument("--customer-key-file", action="append", default=[], type=pathlib.Path, help="a customer's key (SSE-C), in base64 or raw; repeat for each")
     parser.add_argument("--out", required=True, type=pathlib.Path, help="where to write; a manifest goes beside the files")
     parser.add_argument("--bucket", help="only this bucket")
     parser.add_argument("--prefix", default="", help="only keys that start with this")
@@ -432,7 +460,7 @@ def main() -> int:
     arguments = parser.parse_args()
 
     passphrase = arguments.passphrase_file.read_bytes().splitlines()[0]
-    keys = Keys(arguments.keys.read_text(), passphrase)
+    keys = Keys(arguments.keys.read_text(), passphrase, [read_customer_key(path) for path in arguments.customer_key_file])
     header, lines = read_export(arguments.export)
     if header["cluster"] != keys.cluster:
         print("warning: export and key backup are of different clusters", file=sys.stderr)

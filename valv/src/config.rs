@@ -109,6 +109,7 @@ pub(crate) struct GatewaySection {
     pub(crate) storage: Vec<String>,
     pub(crate) connections_max: usize,
     pub(crate) idle_timeout: Duration,
+    pub(crate) sse_c_without_tls: bool,
 }
 
 /// `[gateway.tls]`.
@@ -221,6 +222,8 @@ struct FileGateway {
     storage: Vec<Spanned<String>>,
     connections_max: Option<Spanned<usize>>,
     idle_timeout: Option<Spanned<String>>,
+    #[serde(default)]
+    sse_c_without_tls: bool,
 }
 
 /// `[[gateway.hosts]]`: an endpoint's host name and the namespace of unsigned requests to it.
@@ -380,6 +383,7 @@ impl Source<'_> {
             storage: self.loopback_urls(&file.storage, "gateway.storage")?,
             connections_max,
             idle_timeout: self.duration_or(&file.idle_timeout, "gateway.idle_timeout", Duration::from_secs(60))?,
+            sse_c_without_tls: file.sse_c_without_tls,
         })
     }
 

@@ -49,6 +49,7 @@ use std::time::Duration;
 use tasks::Tasks;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
+use valv_codec::CustomerKey;
 use valv_metadata_api::{BlobRecord, Metadata};
 use valv_shard_api::ShardStore;
 use valv_types::{IncarnationId, Layout, PoolId, ProjectId};
@@ -158,7 +159,18 @@ impl DataPath {
         layout: Layout,
         expected_len: Option<u64>,
     ) -> Result<BlobWriter, DataError> {
-        BlobWriter::begin(Arc::clone(self), project, layout, expected_len).await
+        BlobWriter::begin(Arc::clone(self), project, layout, expected_len, None).await
+    }
+
+    /// The same for a blob that opens only with the customer's key as well. `None` is [`Self::write_blob`].
+    pub async fn write_blob_for(
+        self: &Arc<Self>,
+        project: ProjectId,
+        layout: Layout,
+        expected_len: Option<u64>,
+        customer: Option<&CustomerKey>,
+    ) -> Result<BlobWriter, DataError> {
+        BlobWriter::begin(Arc::clone(self), project, layout, expected_len, customer).await
     }
 
     /// The plaintext of `range` of a blob. `inline` is its sealed frame if it lies in metadata. Returns when the first bytes
@@ -170,7 +182,23 @@ impl DataPath {
         inline: Option<Bytes>,
         range: Range<u64>,
     ) -> Result<BlobStream, DataError> {
-        BlobStream::open(Arc::clone(self), project, blob, inline, range).await
+        BlobStream::open(Arc::clone(self), project, blob, inline, range, None).await
+    }
+
+    /// The same for a blob that was written with a customer's key. `None` is [`Self::read_blob`].
+    ///
+    /// # Errors
+    /// [`DataError::Key`] if the blob was written with another key, with none, or with one and none is given. Data keys
+    /// are unwrapped for each read and never held, so every read proves its key anew.
+    pub async fn read_blob_for(
+        self: &Arc<Self>,
+        project: ProjectId,
+        blob: &BlobRecord,
+        inline: Option<Bytes>,
+        range: Range<u64>,
+        customer: Option<&CustomerKey>,
+    ) -> Result<BlobStream, DataError> {
+        BlobStream::open(Arc::clone(self), project, blob, inline, range, customer).await
     }
 
     /// Refuses what makes metadata grow without writing a blob (copies, new uploads) while the disks of `pool` are full.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio_util::task::AbortOnDropHandle;
-use valv_codec::{BlobContext, FrameOpener, wrapped_data_key_version};
+use valv_codec::{BlobContext, CustomerKey, FrameOpener, wrapped_data_key_version};
 use valv_metadata_api::{BlobPlace, BlobRecord};
 use valv_types::{Layout, ProjectId};
 
@@ -87,6 +87,7 @@ impl BlobStream {
         record: &BlobRecord,
         inline: Option<Bytes>,
         range: Range<u64>,
+        customer: Option<&CustomerKey>,
     ) -> Result<Self, DataError> {
         let layout = record.layout;
         layout.check()?;
@@ -108,7 +109,7 @@ impl BlobStream {
         }
         let version = wrapped_data_key_version(&record.wrapped_key)?;
         let project_key = path.keys.version(project, version).await?;
-        let data_key = project_key.unwrap_data_key(project, record.blob, &record.wrapped_key)?;
+        let data_key = project_key.unwrap_data_key(project, record.blob, &record.wrapped_key, customer)?;
         let opener = FrameOpener::new(&data_key, BlobContext { project, blob: record.blob });
         match record.place {
             BlobPlace::Inline => {

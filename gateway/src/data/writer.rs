@@ -18,7 +18,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use valv_codec::{BlobContext, DataKey, FrameSealer};
+use valv_codec::{BlobContext, CustomerKey, DataKey, FrameSealer};
 use valv_metadata_api::{BlobPlace, BlobRecord, MissingSlot, NewBody, WriteProof};
 use valv_types::{ChunkGeometry, ChunkId, DiskId, Epoch, FRAME_TAG_BYTES, INLINE_LEN_BYTES_MAX, Layout, ProjectId};
 
@@ -97,6 +97,7 @@ impl BlobWriter {
         project: ProjectId,
         layout: Layout,
         expected_len: Option<u64>,
+        customer: Option<&CustomerKey>,
     ) -> Result<Self, DataError> {
         layout.check()?;
         path.cluster.check_room(layout.pool).await?;
@@ -114,7 +115,7 @@ impl BlobWriter {
         }
         let project_key = path.keys.current(project).await?;
         let data_key = DataKey::generate()?;
-        let wrapped_key = project_key.wrap_data_key(project, blob, &data_key)?;
+        let wrapped_key = project_key.wrap_data_key(project, blob, &data_key, customer)?;
         let sealer = FrameSealer::new(&data_key, BlobContext { project, blob });
         let written = WrittenShards::new(Arc::clone(&path), layout.pool);
         let mut writer = Self {

@@ -45,10 +45,11 @@ struct Parts {
 
 /// GET `?attributes`.
 pub(crate) async fn get(cx: &Context) -> Answer {
-    super::headers::check_encryption(&cx.headers)?;
+    let customer = super::encryption::read_key(cx)?;
     let asked = asked(cx)?;
     let (bucket, found) = readable(cx, Action::GetObjectAttributes, false).await?;
     let version = &found.version;
+    super::encryption::open(&bucket, &version.attributes, customer)?;
     let count = part_count(version);
     let parts = if asked.contains(&"ObjectParts") { parts(cx, &bucket, &found).await? } else { None };
 

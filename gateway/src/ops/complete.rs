@@ -1,13 +1,16 @@
 //! CompleteMultipartUpload: the parts that the client lists become one object, in one commit.
 
 use super::context::Context;
-use super::headers::{add_encryption, add_version, checksum_text, text};
+use super::encryption;
+use super::encryption::UploadSealing;
+use super::headers::{add_version, checksum_text, text};
 use super::put::CHECKSUM_DEFAULT;
 use super::{Answer, xml};
 use crate::access::Action;
 use crate::body::ResponseBody;
 use crate::checksum::{self, BodyHasher, ExpectedDigests, WithMd5};
 use crate::conditions::write_condition;
+use crate::encryption::Use;
 use crate::error::{S3Code, S3Error};
 use crate::host::AddressingStyle;
 use crate::limits::{OBJECT_LEN_BYTES_MAX, PART_LEN_BYTES_MIN, PART_NUMBER_MAX, XML_BODY_LEN_BYTES_MAX};
@@ -206,6 +209,7 @@ fn check_object(headers: &HeaderMap, assembled: &Assembled, parts: usize) -> Res
 pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
     let id = cx.upload()?;
     let condition = write_condition(&cx.headers)?;
+    let customer = encryption::part_key(cx, Use::Read)?;
     let bucket = cx.bucket(Action::PutObject).await?;
     let key = cx.key()?.clone();
 
@@ -219,18 +223,18 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
 
     let request =
         ListParts { bucket: bucket.id, key: key.clone(), upload: id, after: 0, limit: u32::from(PART_NUMBER_MAX) };
-    let assembled = match cx.shared.metadata.list_parts(request).await {
+    let (assembled, sealing) = match cx.shared.metadata.list_parts(request).await {
         Ok(uploaded) => {
+            let sealing = encryption::upload(&bucket, &uploaded.upload, customer)?;
             let assembled = assemble(&uploaded.upload, &uploaded.parts, &list)?;
             check_object(&cx.headers, &assembled, list.len())?;
-            assembled
+            (assembled, sealing)
         }
         // Perhaps it is complete already and its answer was lost: metadata knows, and gives the same answer again.
-        Err(MetadataError::NoSuchUpload) => Assembled {
-            etag: checksum::multipart_etag(list.iter().map(|listed| &listed.md5)),
-            len_bytes: 0,
-            checksums: Vec::new(),
-        },
+        Err(MetadataError::NoSuchUpload) => {
+            let etag = checksum::multipart_etag(list.iter().map(|listed| &listed.md5));
+            (Assembled { etag, len_bytes: 0, checksums: Vec::new() }, UploadSealing::unknown())
+        }
         Err(error) => return Err(error.into()),
     };
 
@@ -245,8 +249,13 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
         condition,
         commit: CommitId::random(),
     };
-    let told =
-        Told { bucket: bucket.name, location: location(cx), key: request.key.as_bytes().to_vec(), parts: list.len() };
+    let told = Told {
+        bucket: bucket.name,
+        location: location(cx),
+        key: request.key.as_bytes().to_vec(),
+        parts: list.len(),
+        sealing: sealing.headers(cx),
+    };
     let shared = Arc::clone(&cx.shared);
     let work: Work = Box::pin(async move {
         shared
@@ -268,6 +277,8 @@ struct Told {
     key: Vec<u8>,
     location: String,
     parts: usize,
+    /// The headers that tell how the object is sealed.
+    sealing: HeaderMap,
 }
 
 impl Told {
@@ -293,9 +304,10 @@ async fn answer(mut work: Work, told: Told, silence: Duration, id: RequestId) ->
         let written = outcome?;
         let mut response = xml(told.document(&written));
         add_version(response.headers_mut(), written.shown);
-        add_encryption(response.headers_mut());
+        response.headers_mut().extend(told.sealing);
         return Ok(response);
     }
+    let sealing = told.sealing.clone();
     let first = stream::iter([Ok(Bytes::from_static(DECLARATION.as_bytes()))]);
     let rest = stream::unfold(Some((work, told)), move |state| async move {
         let (mut work, told) = state?;
@@ -314,7 +326,7 @@ async fn answer(mut work: Work, told: Told, silence: Duration, id: RequestId) ->
     });
     let mut response = Response::new(ResponseBody::stream_of_unknown_length(first.chain(rest.map(Ok))));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/xml"));
-    add_encryption(response.headers_mut());
+    response.headers_mut().extend(sealing);
     Ok(response)
 }
 
@@ -485,7 +497,13 @@ mod tests {
     }
 
     fn told() -> Told {
-        Told { bucket: "b".to_owned(), key: b"k".to_vec(), location: "http://h/b/k".to_owned(), parts: 1 }
+        Told {
+            bucket: "b".to_owned(),
+            key: b"k".to_vec(),
+            location: "http://h/b/k".to_owned(),
+            parts: 1,
+            sealing: HeaderMap::new(),
+        }
     }
 
     fn written() -> Written {

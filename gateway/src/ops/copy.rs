@@ -1,13 +1,15 @@
 //! CopyObject and UploadPartCopy.
 //!
-//! Inside a project a copy shares the source's blobs: one commit, no byte is read. Across projects, and for a part that is
-//! a range, the bytes are read, verified, and sealed anew under the destination's key.
+//! Inside a project a copy shares the source's blobs: one commit, no byte is read. Across projects, for a part that is a
+//! range, and where a customer's key is needed for either side, the bytes are read, verified, and sealed anew under the
+//! destination's keys.
 
 use super::context::{Context, no_such_object, parse_version};
+use super::encryption;
 use super::get::{part_number, written_headers};
 use super::headers::{
-    add_encryption, attributes, check_acl, check_encryption, checksum_text, described, header_value, lock_request,
-    parse_tagging_header, part_count, shown_text, text,
+    attributes, check_acl, checksum_text, described, header_value, lock_request, parse_tagging_header, part_count,
+    shown_text, text,
 };
 use super::lock::may_lock;
 use super::put::CHECKSUM_DEFAULT;
@@ -17,6 +19,7 @@ use crate::access::Action;
 use crate::checksum::{self, BodyHasher, Digests, WithMd5};
 use crate::conditions::{ReadConditions, write_condition};
 use crate::data::FinishedBlob;
+use crate::encryption::{AnswerTo, Asked, Sealing, Use};
 use crate::error::{S3Code, S3Error};
 use crate::host::{checked_key, percent_decode_strict};
 use crate::http_date;
@@ -81,12 +84,15 @@ struct Source {
     key: ObjectKey,
     found: FoundObject,
     is_version_named: bool,
+    /// How it is sealed, with the key that the request brought for it.
+    sealing: Sealing,
 }
 
 impl Source {
     async fn read(cx: &Context, with_inline: bool) -> Result<Self, S3Error> {
         let header = text(&cx.headers, "x-amz-copy-source").unwrap_or_default();
         let CopySource { bucket: name, key, version } = CopySource::parse(header)?;
+        let customer = encryption::source_key(cx)?;
         crate::host::check_bucket_name(&name)?;
         let (bucket, found) = cx.named_object(&name, &key, Action::GetObject, version, with_inline).await?;
         cx.check_expected_owner("x-amz-source-expected-bucket-owner", &bucket).await?;
@@ -101,7 +107,8 @@ impl Source {
         }
         ReadConditions::of_copy_source(&cx.headers)
             .judge_copy_source(&found.version.attributes.etag, found.version.order)?;
-        Ok(Self { bucket, key, found, is_version_named: version != VersionSelector::Current })
+        let sealing = encryption::open(&bucket, &found.version.attributes, customer)?;
+        Ok(Self { bucket, key, found, is_version_named: version != VersionSelector::Current, sealing })
     }
 
     fn len_bytes(&self) -> u64 {
@@ -144,6 +151,7 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     let condition = write_condition(&cx.headers)?;
     // Judged whole, even what a COPY directive then leaves unused: a refusal beats a surprise.
     let asked = attributes(&cx.headers)?;
+    let asked_encryption = encryption::asked(cx)?;
     let algorithm = match text(&cx.headers, "x-amz-checksum-algorithm") {
         None => None,
         Some(name) => Some(checksum::parse_algorithm(name)?),
@@ -162,7 +170,8 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     let changes_nothing = metadata_directive == Directive::Copy
         && !cx.headers.contains_key("x-amz-website-redirect-location")
         && !cx.headers.contains_key("x-amz-storage-class")
-        && !cx.headers.contains_key("x-amz-server-side-encryption");
+        && matches!(asked_encryption, Asked::Nothing { has_bucket_key: None })
+        && !source.sealing.encryption.is_customer();
     if is_itself && changes_nothing {
         return Err(S3Error::invalid_request(
             "This copy request is illegal because it is trying to copy an object to itself without changing the object's \
@@ -170,13 +179,20 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
         ));
     }
 
-    let attributes = merge(cx, &source, asked, metadata_directive, tagging_directive)?;
-    let written = if bucket.project == source.bucket.project {
+    let sealing = encryption::new_object(cx, &bucket, asked_encryption).await?;
+    let mut attributes = merge(cx, &source, asked, metadata_directive, tagging_directive)?;
+    attributes.encryption = sealing.to_record()?;
+    // What a customer's key is needed for is never shared: each copy has the key that its own request brought.
+    let has_customer = sealing.encryption.is_customer() || source.sealing.encryption.is_customer();
+    let written = if bucket.project == source.bucket.project && !has_customer {
         share(cx, &bucket, &source, key, attributes, algorithm, lock, condition).await?
     } else {
         let range = 0..source.len_bytes();
-        let (finished, digests) = reseal(cx, &source, &bucket, range, [algorithm.unwrap_or(CHECKSUM_DEFAULT)]).await?;
-        let etag = digests.etag().ok_or(S3Code::InternalError)?;
+        // AWS: a copy has the checksum of its source if the request names none.
+        let of_source = source.found.version.attributes.checksums.first().map(|one| one.algorithm);
+        let algorithm = algorithm.or(of_source).unwrap_or(CHECKSUM_DEFAULT);
+        let (finished, digests) = reseal(cx, &source, &bucket, &sealing, range, [algorithm]).await?;
+        let etag = hex::encode(sealing.etag(digests.md5().ok_or(S3Code::InternalError)?)?);
         let attributes = Attributes { etag, checksums: digests.to_records(), ..attributes };
         let request = PutObject {
             actor: cx.actor(),
@@ -201,6 +217,7 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     let mut response = xml(result("CopyObjectResult", written.order, &written.etag, &written.checksums, parts));
     let headers = response.headers_mut();
     written_headers(headers, &written);
+    encryption::add_headers(cx, &sealing, headers, AnswerTo::Write);
     // The answer's body has them; the headers would be taken for the document's.
     for one in &written.checksums {
         headers.remove(checksum::header_name(one.algorithm));
@@ -309,7 +326,7 @@ async fn share(
 
 async fn open(cx: &Context, source: &Source, range: Range<u64>) -> Result<crate::body::ByteStream, S3Error> {
     let owner = Owner { project: source.bucket.project, bucket: source.bucket.id };
-    source::open(&cx.shared, owner, &source.found, range).await
+    source::open(&cx.shared, owner, &source.found, range, source.sealing.key()).await
 }
 
 /// Reads a range of the source and seals it as a new blob of `bucket`'s project.
@@ -317,12 +334,14 @@ async fn reseal(
     cx: &Context,
     source: &Source,
     bucket: &Bucket,
+    sealing: &Sealing,
     range: Range<u64>,
     algorithms: impl IntoIterator<Item = ChecksumAlgorithm>,
 ) -> Result<(FinishedBlob, Digests), S3Error> {
     let mut hasher = BodyHasher::new(WithMd5::Yes, algorithms);
     let len_bytes = range.end - range.start;
-    let mut writer = cx.shared.data.write_blob(bucket.project, bucket.layout, Some(len_bytes)).await?;
+    let data = &cx.shared.data;
+    let mut writer = data.write_blob_for(bucket.project, bucket.layout, Some(len_bytes), sealing.key()).await?;
     let mut stream = open(cx, source, range).await?;
     let mut watch = cx.watch();
     while let Some(piece) = stream.next().await {
@@ -351,13 +370,14 @@ fn result(root: &str, modified: TimestampMicros, etag: &str, checksums: &[Checks
 /// PUT of a part with `x-amz-copy-source`.
 pub(crate) async fn upload_part_copy(cx: &Context) -> Answer {
     check_acl(&cx.headers)?;
-    check_encryption(&cx.headers)?;
+    let customer = encryption::part_key(cx, Use::Write)?;
     let number = part_number(cx)?.ok_or(S3Code::InvalidRequest)?;
     let id = cx.upload()?;
     let bucket = cx.bucket(Action::PutObject).await?;
     let key = cx.key()?.clone();
     let request = GetUpload { bucket: bucket.id, key: key.clone(), upload: id };
     let upload = cx.shared.metadata.get_upload(request).await?;
+    let sealing = encryption::part(cx, &bucket, &upload.attributes, customer).await?;
     let source = Source::read(cx, true).await?;
     let range = match text(&cx.headers, "x-amz-copy-source-range") {
         None => 0..source.len_bytes(),
@@ -369,7 +389,7 @@ pub(crate) async fn upload_part_copy(cx: &Context) -> Answer {
         )));
     }
     let algorithm = upload.checksum.map_or(CHECKSUM_DEFAULT, |(algorithm, _)| algorithm);
-    let (finished, digests) = reseal(cx, &source, &bucket, range, [algorithm]).await?;
+    let (finished, digests) = reseal(cx, &source, &bucket, &sealing, range, [algorithm]).await?;
     let request = PutPart {
         actor: cx.actor(),
         bucket: bucket.id,
@@ -377,7 +397,7 @@ pub(crate) async fn upload_part_copy(cx: &Context) -> Answer {
         upload: id,
         number,
         body: finished.body,
-        md5: digests.md5().ok_or(S3Code::InternalError)?,
+        md5: sealing.etag(digests.md5().ok_or(S3Code::InternalError)?)?,
         checksums: digests.to_records(),
         proof: finished.proof,
         commit: CommitId::random(),
@@ -392,7 +412,7 @@ pub(crate) async fn upload_part_copy(cx: &Context) -> Answer {
     // A checksum that nobody asked for is ours, to make the object's from.
     let told = if upload.checksum.is_some() { part.checksums.as_slice() } else { &[] };
     let mut response = xml(result("CopyPartResult", part.modified, &hex::encode(part.md5), told, None));
-    add_encryption(response.headers_mut());
+    encryption::add_headers(cx, &sealing, response.headers_mut(), AnswerTo::Read);
     add_source_version(response.headers_mut(), source.shown());
     Ok(response)
 }

@@ -1,14 +1,14 @@
 //! GetObject and HeadObject.
 
 use super::context::Context;
-use super::headers::{
-    add_checksums, add_encryption, add_etag, add_object, add_version, header_value, part_count, text,
-};
+use super::encryption;
+use super::headers::{add_checksums, add_etag, add_object, add_version, header_value, part_count, text};
 use super::source::{self, Owner, part_page};
 use super::{Answer, status};
 use crate::access::{AccessWatch, Action};
 use crate::body::{ByteStream, ResponseBody};
 use crate::conditions::{EtagList, ReadConditions, Verdict};
+use crate::encryption::AnswerTo;
 use crate::error::{S3Code, S3Error};
 use crate::http_date;
 use crate::limits::PART_NUMBER_MAX;
@@ -47,12 +47,14 @@ const OVERRIDES: [(&str, HeaderName); 6] = [
 
 /// GET and HEAD of an object.
 pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
-    super::headers::check_encryption(&cx.headers)?;
+    let customer = encryption::read_key(cx)?;
     let (bucket, found) = readable(cx, Action::GetObject, want == Want::Body).await?;
     let version = &found.version;
+    let sealing = encryption::open(&bucket, &version.attributes, customer)?;
 
     let mut headers = HeaderMap::new();
     add_object(&mut headers, version, found.shown);
+    encryption::add_headers(cx, &sealing, &mut headers, AnswerTo::Read);
     match ReadConditions::from_headers(&cx.headers).judge(&version.attributes.etag, version.order) {
         Verdict::Proceed => {}
         Verdict::NotModified => {
@@ -97,7 +99,7 @@ pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
         Want::Body => {
             let owner = Owner { project: bucket.project, bucket: bucket.id };
             let len_bytes = range.end - range.start;
-            let stream = source::open(&cx.shared, owner, &found, range).await?;
+            let stream = source::open(&cx.shared, owner, &found, range, sealing.key()).await?;
             let watched = watch(Arc::clone(&cx.shared), cx.operation, cx.watch(), stream);
             if len_bytes == 0 { ResponseBody::empty() } else { ResponseBody::stream(len_bytes, watched) }
         }
@@ -273,10 +275,9 @@ fn override_headers(cx: &Context, headers: &mut HeaderMap) -> Result<(), S3Error
     Ok(())
 }
 
-/// What a write's answer says of the version it made.
+/// What a write's answer says of the version it made, all but its encryption.
 pub(crate) fn written_headers(headers: &mut HeaderMap, written: &valv_metadata_api::Written) {
     add_etag(headers, &written.etag);
     add_version(headers, written.shown);
-    add_encryption(headers);
     add_checksums(headers, &written.checksums, None);
 }

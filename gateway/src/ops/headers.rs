@@ -69,15 +69,13 @@ fn bytes_of_text(text: &str) -> Vec<u8> {
     bytes
 }
 
-/// Reads what a write says of its object, all but ETag, checksums and lock.
+/// Reads what a write says of its object, all but ETag, checksums, encryption and lock.
 ///
 /// # Errors
-/// MetadataTooLarge, InvalidTag, InvalidStorageClass, AccessControlListNotSupported, NotImplemented for encryption that
-/// Valv does not do.
+/// MetadataTooLarge, InvalidTag, InvalidStorageClass, AccessControlListNotSupported.
 pub(crate) fn attributes(headers: &HeaderMap) -> Result<Attributes, S3Error> {
     check_storage_class(headers)?;
     check_acl(headers)?;
-    check_encryption(headers)?;
     let tags = match headers.get("x-amz-tagging") {
         None => Vec::new(),
         Some(value) => parse_tagging_header(value.as_bytes())?,
@@ -163,47 +161,6 @@ pub(crate) fn check_acl(headers: &HeaderMap) -> Result<(), S3Error> {
         ) => Err(S3Code::AccessControlListNotSupported.into()),
         Some(acl) => Err(S3Error::invalid_argument("", "x-amz-acl", acl)),
     }
-}
-
-/// Accepts the encryption that every object has, and says clearly which Valv does not do.
-pub(crate) fn check_encryption(headers: &HeaderMap) -> Result<(), S3Error> {
-    const CUSTOMER: [&str; 2] =
-        ["x-amz-server-side-encryption-customer-", "x-amz-copy-source-server-side-encryption-customer-"];
-    for name in headers.keys() {
-        let name = name.as_str();
-        if CUSTOMER.iter().any(|prefix| name.starts_with(prefix)) {
-            return Err(S3Error::not_implemented(name)
-                .with_message("Server-side encryption with customer-provided keys (SSE-C) is not implemented."));
-        }
-    }
-    let named = [
-        "x-amz-server-side-encryption-aws-kms-key-id",
-        "x-amz-server-side-encryption-context",
-        "x-amz-server-side-encryption-bucket-key-enabled",
-    ];
-    match text(headers, "x-amz-server-side-encryption") {
-        Some("AES256") | None => {}
-        Some("aws:kms" | "aws:kms:dsse") => {
-            return Err(S3Error::not_implemented("x-amz-server-side-encryption").with_message(
-                "Server-side encryption with KMS keys (SSE-KMS) is not implemented; every object is encrypted (SSE-S3).",
-            ));
-        }
-        Some(method) => {
-            return Err(S3Error::invalid_argument(
-                "The encryption method specified is not supported",
-                "x-amz-server-side-encryption",
-                method,
-            ));
-        }
-    }
-    if let Some(name) = named.into_iter().find(|name| headers.contains_key(*name)) {
-        return Err(S3Error::invalid_argument(
-            "Server Side Encryption with AWS KMS managed key requires HTTP header x-amz-server-side-encryption : aws:kms",
-            name,
-            "",
-        ));
-    }
-    Ok(())
 }
 
 /// Reads `x-amz-tagging`: `key=value&key=value`, URL-encoded.
@@ -367,11 +324,6 @@ pub(crate) fn shown_text(shown: ShownVersion) -> Option<String> {
     }
 }
 
-/// Adds `x-amz-server-side-encryption: AES256`, which is true of every object.
-pub(crate) fn add_encryption(headers: &mut HeaderMap) {
-    headers.insert("x-amz-server-side-encryption", HeaderValue::from_static("AES256"));
-}
-
 /// Adds checksums and their type. `parts` is the number of parts that a composite one names.
 pub(crate) fn add_checksums(headers: &mut HeaderMap, checksums: &[Checksum], parts: Option<u32>) {
     for one in checksums {
@@ -402,7 +354,7 @@ pub(crate) const fn part_count(version: &ObjectVersion) -> Option<u32> {
     }
 }
 
-/// Adds what GET and HEAD say of an object, all but length, range and checksums.
+/// Adds what GET and HEAD say of an object, all but length, range, encryption and checksums.
 pub(crate) fn add_object(headers: &mut HeaderMap, version: &ObjectVersion, shown: ShownVersion) {
     let attributes = &version.attributes;
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
@@ -410,7 +362,6 @@ pub(crate) fn add_object(headers: &mut HeaderMap, version: &ObjectVersion, shown
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(CONTENT_TYPE_DEFAULT));
     add_etag(headers, &attributes.etag);
     add_version(headers, shown);
-    add_encryption(headers);
     for (name, value) in &attributes.headers {
         if let (Ok(name), Ok(value)) =
             (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(&bytes_of_text(value)))
@@ -472,7 +423,6 @@ mod tests {
             ("x-amz-tagging", b"k=v&x%20y=a+b"),
             ("x-amz-storage-class", b"STANDARD"),
             ("x-amz-acl", b"private"),
-            ("x-amz-server-side-encryption", b"AES256"),
         ]))
         .expect("attributes");
         let pair = |name: &str, value: &str| (name.to_owned(), value.to_owned());
@@ -498,10 +448,6 @@ mod tests {
             (vec![("x-amz-acl", b"nonsense")], Some(S3Code::InvalidArgument)),
             (vec![("x-amz-acl", b"bucket-owner-full-control")], None),
             (vec![("x-amz-grant-read", b"id=1")], Some(S3Code::AccessControlListNotSupported)),
-            (vec![("x-amz-server-side-encryption", b"aws:kms")], Some(S3Code::NotImplemented)),
-            (vec![("x-amz-server-side-encryption", b"ROT13")], Some(S3Code::InvalidArgument)),
-            (vec![("x-amz-server-side-encryption-customer-key", b"k")], Some(S3Code::NotImplemented)),
-            (vec![("x-amz-server-side-encryption-aws-kms-key-id", b"k")], Some(S3Code::InvalidArgument)),
             (vec![("x-amz-meta-a", &large)], Some(S3Code::MetadataTooLarge)),
             (vec![("x-amz-meta-a", &full)], None),
             (vec![("x-amz-website-redirect-location", b"nowhere")], Some(S3Code::InvalidArgument)),

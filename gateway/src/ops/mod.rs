@@ -12,6 +12,7 @@ pub(crate) mod context;
 pub(crate) mod copy;
 pub(crate) mod cors;
 pub(crate) mod delete;
+pub(crate) mod encryption;
 pub(crate) mod errors;
 pub(crate) mod get;
 pub(crate) mod headers;
@@ -61,6 +62,9 @@ pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
         GetBucketCors => cors::get(cx).await,
         PutBucketCors => cors::put(cx, payload).await,
         DeleteBucketCors => cors::delete(cx).await,
+        GetBucketEncryption => encryption::get(cx).await,
+        PutBucketEncryption => encryption::put(cx, payload).await,
+        DeleteBucketEncryption => encryption::delete(cx).await,
         GetBucketTagging => tagging::get_bucket(cx).await,
         PutBucketTagging => tagging::put_bucket(cx, payload).await,
         DeleteBucketTagging => tagging::delete_bucket(cx).await,
@@ -76,9 +80,6 @@ pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
         | GetBucketLifecycle
         | PutBucketLifecycle
         | DeleteBucketLifecycle
-        | GetBucketEncryption
-        | PutBucketEncryption
-        | DeleteBucketEncryption
         | GetBucketOwnershipControls
         | PutBucketOwnershipControls
         | DeleteBucketOwnershipControls

@@ -1,8 +1,9 @@
 //! Multipart uploads up to their completion: create, upload a part, list parts, abort.
 
 use super::context::Context;
+use super::encryption;
 use super::get::part_number;
-use super::headers::{add_checksums, add_encryption, add_etag, attributes, lock_request, text};
+use super::headers::{add_checksums, add_etag, attributes, lock_request, text};
 use super::list::{encoding, page_len};
 use super::lock::may_lock;
 use super::put::CHECKSUM_DEFAULT;
@@ -10,6 +11,7 @@ use super::receive::{Received, check_len, receive};
 use super::{Answer, no_content, status, xml};
 use crate::access::Action;
 use crate::checksum;
+use crate::encryption::{AnswerTo, Use};
 use crate::error::{S3Code, S3Error};
 use crate::http_date;
 use crate::payload::Payload;
@@ -42,13 +44,16 @@ fn chosen_checksum(cx: &Context) -> Result<Option<(ChecksumAlgorithm, ChecksumTy
 
 /// POST `?uploads`.
 pub(crate) async fn create(cx: &Context) -> Answer {
-    let attributes = attributes(&cx.headers)?;
+    let mut attributes = attributes(&cx.headers)?;
+    let asked = encryption::asked(cx)?;
     let checksum = chosen_checksum(cx)?;
     // A listing of uploads may ask for encoded keys; the answer here never does, but AWS checks the parameter.
     encoding(cx)?;
     let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
+    let sealing = encryption::new_object(cx, &bucket, asked).await?;
+    attributes.encryption = sealing.to_record()?;
     cx.shared.data.check_room(bucket.layout.pool).await?;
     let request = CreateUpload {
         actor: cx.actor(),
@@ -72,7 +77,7 @@ pub(crate) async fn create(cx: &Context) -> Answer {
         xml.text("UploadId", &upload.id.to_string());
     }));
     let headers = response.headers_mut();
-    add_encryption(headers);
+    encryption::add_headers(cx, &sealing, headers, AnswerTo::Write);
     if let Some((algorithm, kind)) = checksum {
         headers.insert("x-amz-checksum-algorithm", HeaderValue::from_static(checksum::algorithm_name(algorithm)));
         headers.insert("x-amz-checksum-type", HeaderValue::from_static(checksum::type_name(kind)));
@@ -94,7 +99,7 @@ fn check_algorithm(upload: &Upload, given: Option<ChecksumAlgorithm>) -> Result<
 
 /// PUT of a part.
 pub(crate) async fn upload_part(cx: &Context, payload: Payload) -> Answer {
-    super::headers::check_encryption(&cx.headers)?;
+    let customer = encryption::part_key(cx, Use::Write)?;
     let number = part_number(cx)?.ok_or(S3Code::InvalidRequest)?;
     let id = cx.upload()?;
     let expected = cx.expected_digests()?;
@@ -104,6 +109,7 @@ pub(crate) async fn upload_part(cx: &Context, payload: Payload) -> Answer {
     let request = GetUpload { bucket: bucket.id, key: key.clone(), upload: id };
     let upload = cx.shared.metadata.get_upload(request).await?;
     check_algorithm(&upload, expected.algorithm())?;
+    let sealing = encryption::part(cx, &bucket, &upload.attributes, customer).await?;
 
     // What the upload was opened with; or what this part brings, and always the default, from whose parts the object's
     // is made.
@@ -111,8 +117,8 @@ pub(crate) async fn upload_part(cx: &Context, payload: Payload) -> Answer {
         Some((chosen, _)) => vec![chosen],
         None => expected.algorithm().into_iter().chain([CHECKSUM_DEFAULT]).collect(),
     };
-    let received = receive(cx, payload, &bucket, &expected, algorithms).await?;
-    let md5 = received.md5()?;
+    let received = receive(cx, payload, &bucket, sealing.key(), &expected, algorithms).await?;
+    let md5 = sealing.etag(received.md5()?)?;
     let Received { finished, digests } = received;
     let request = PutPart {
         actor: cx.actor(),
@@ -136,7 +142,7 @@ pub(crate) async fn upload_part(cx: &Context, payload: Payload) -> Answer {
     let mut response = status(StatusCode::OK);
     let headers = response.headers_mut();
     add_etag(headers, &hex::encode(part.md5));
-    add_encryption(headers);
+    encryption::add_headers(cx, &sealing, headers, AnswerTo::Read);
     // What the client gave, or chose at the start; not the one that is only ours.
     let told = upload.checksum.map(|(algorithm, _)| algorithm).or(expected.algorithm());
     let told: Vec<_> = part.checksums.iter().filter(|one| Some(one.algorithm) == told).cloned().collect();
@@ -178,6 +184,7 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
         )
     })?;
     let encoding = encoding(cx)?;
+    let customer = encryption::part_key(cx, Use::Read)?;
     let bucket = cx.bucket_of_upload(Action::ListMultipartUploadParts).await?;
     let request = ListParts {
         bucket: bucket.id,
@@ -193,6 +200,7 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
         list.truncated = false;
     }
     let upload = &list.upload;
+    encryption::upload(&bucket, upload, customer)?;
     let owner = match upload.owner {
         None => None,
         Some(id) => cx.shared.principals.user(id).await?,

@@ -35,7 +35,6 @@ pub(crate) async fn run(cx: &Context, mut payload: Payload) -> Answer {
         GetBucketAnalytics | GetBucketInventory | GetBucketMetrics | GetBucketIntelligentTiering => {
             Err(S3Code::NoSuchConfiguration.into())
         }
-        GetBucketEncryption => Ok(xml(encryption())),
         GetBucketOwnershipControls => Ok(xml(ownership())),
         GetBucketRequestPayment => Ok(xml(Writer::document("RequestPaymentConfiguration", Namespace::S3, |xml| {
             xml.text("Payer", "BucketOwner");
@@ -49,16 +48,9 @@ pub(crate) async fn run(cx: &Context, mut payload: Payload) -> Answer {
         ListBucketIntelligentTiering => Ok(xml(empty_list("ListBucketIntelligentTieringConfigurationsOutput"))),
 
         // There is nothing to remove, or the default is all there is.
-        DeleteBucketPolicy
-        | DeleteBucketLifecycle
-        | DeleteBucketEncryption
-        | DeleteBucketWebsite
-        | DeleteBucketReplication => Ok(no_content()),
+        DeleteBucketPolicy | DeleteBucketLifecycle | DeleteBucketWebsite | DeleteBucketReplication => Ok(no_content()),
 
         PutBucketAcl => put_acl(cx),
-        PutBucketEncryption => {
-            accept(cx, &mut payload, "ServerSideEncryptionConfiguration", is_default_encryption).await
-        }
         PutBucketOwnershipControls => accept(cx, &mut payload, "OwnershipControls", is_owner_enforced).await,
         PutBucketRequestPayment => {
             let is_owner = |document: &Element| Ok(document.required("Payer")?.trim() == "BucketOwner");
@@ -88,17 +80,6 @@ async fn accept(
 
 fn is_empty(document: &Element) -> Result<bool, S3Error> {
     Ok(document.children().is_empty())
-}
-
-/// SSE-S3 for everything is what Valv does; bucket keys are a matter of KMS and mean nothing here.
-fn is_default_encryption(document: &Element) -> Result<bool, S3Error> {
-    let rule = document.child("Rule").ok_or(S3Code::MalformedXML)?;
-    let default = rule.child("ApplyServerSideEncryptionByDefault").ok_or(S3Code::MalformedXML)?;
-    match default.required("SSEAlgorithm")?.trim() {
-        "AES256" => Ok(default.child("KMSMasterKeyID").is_none()),
-        "aws:kms" | "aws:kms:dsse" => Ok(false),
-        _ => Err(S3Code::MalformedXML.into()),
-    }
 }
 
 fn is_owner_enforced(document: &Element) -> Result<bool, S3Error> {
@@ -153,15 +134,6 @@ fn acl(owner: Option<Arc<User>>) -> String {
     })
 }
 
-fn encryption() -> String {
-    Writer::document("ServerSideEncryptionConfiguration", Namespace::S3, |xml| {
-        xml.element("Rule", |xml| {
-            xml.element("ApplyServerSideEncryptionByDefault", |xml| xml.text("SSEAlgorithm", "AES256"));
-            xml.value("BucketKeyEnabled", false);
-        });
-    })
-}
-
 fn ownership() -> String {
     Writer::document("OwnershipControls", Namespace::S3, |xml| {
         xml.element("Rule", |xml| xml.text("ObjectOwnership", "BucketOwnerEnforced"));
@@ -183,20 +155,6 @@ mod tests {
 
     #[test]
     fn only_documents_that_hold_anyway_are_accepted() {
-        let encryption_of = |algorithm: &str| {
-            format!(
-                "<ServerSideEncryptionConfiguration><Rule><ApplyServerSideEncryptionByDefault><SSEAlgorithm>{algorithm}\
-                 </SSEAlgorithm></ApplyServerSideEncryptionByDefault></Rule></ServerSideEncryptionConfiguration>"
-            )
-        };
-        let holds = |xml: &str| {
-            is_default_encryption(&parse(xml.as_bytes(), "ServerSideEncryptionConfiguration").expect("XML"))
-                .map_err(|error| error.code())
-        };
-        assert_eq!(holds(&encryption()), Ok(true));
-        assert_eq!(holds(&encryption_of("AES256")), Ok(true));
-        assert_eq!(holds(&encryption_of("aws:kms")), Ok(false));
-        assert_eq!(holds(&encryption_of("DES")), Err(S3Code::MalformedXML));
         let owner = parse(ownership().as_bytes(), "OwnershipControls").expect("XML");
         assert!(is_owner_enforced(&owner).expect("ownership"));
         let notification = "<NotificationConfiguration><QueueConfiguration/></NotificationConfiguration>";

@@ -1,6 +1,7 @@
 //! PutObject.
 
 use super::context::Context;
+use super::encryption;
 use super::get::written_headers;
 use super::headers::{attributes, lock_request};
 use super::lock::may_lock;
@@ -8,6 +9,7 @@ use super::receive::{Received, check_len, receive};
 use super::{Answer, status};
 use crate::access::Action;
 use crate::conditions::write_condition;
+use crate::encryption::AnswerTo;
 use crate::payload::Payload;
 use http::StatusCode;
 use valv_metadata_api::{ChecksumAlgorithm, PutObject};
@@ -21,14 +23,17 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
     let expected = cx.expected_digests()?;
     let condition = write_condition(&cx.headers)?;
     let mut attributes = attributes(&cx.headers)?;
+    let asked = encryption::asked(cx)?;
     check_len(&payload)?;
     let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
+    let sealing = encryption::new_object(cx, &bucket, asked).await?;
 
     let algorithm = expected.algorithm().unwrap_or(CHECKSUM_DEFAULT);
-    let received = receive(cx, payload, &bucket, &expected, [algorithm]).await?;
-    attributes.etag = hex::encode(received.md5()?);
+    let received = receive(cx, payload, &bucket, sealing.key(), &expected, [algorithm]).await?;
+    attributes.etag = hex::encode(sealing.etag(received.md5()?)?);
+    attributes.encryption = sealing.to_record()?;
     attributes.checksums = received.digests.to_records();
     let Received { finished, .. } = received;
     let request = PutObject {
@@ -53,5 +58,6 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
         .map_err(|error| super::context::no_such_object(error, &key, valv_metadata_api::VersionSelector::Current))?;
     let mut response = status(StatusCode::OK);
     written_headers(response.headers_mut(), &written);
+    encryption::add_headers(cx, &sealing, response.headers_mut(), AnswerTo::Write);
     Ok(response)
 }

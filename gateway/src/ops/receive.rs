@@ -6,6 +6,7 @@ use crate::data::FinishedBlob;
 use crate::error::{S3Code, S3Error};
 use crate::limits::PUT_LEN_BYTES_MAX;
 use crate::payload::Payload;
+use valv_codec::CustomerKey;
 use valv_metadata_api::{Bucket, ChecksumAlgorithm};
 
 /// A body that is safe on the disks and visible to nobody.
@@ -39,7 +40,8 @@ pub(crate) fn check_len(payload: &Payload) -> Result<Option<u64>, S3Error> {
     Ok(len_bytes)
 }
 
-/// Stores the request's body as a new blob of `bucket`'s project, computing MD5 and `algorithms` on the way.
+/// Stores the request's body as a new blob of `bucket`'s project, which `customer`'s key is needed for if there is one,
+/// computing MD5 and `algorithms` on the way.
 ///
 /// # Errors
 /// Whatever is wrong with the body or its digests; that it can't be stored. Then, and when the future is dropped, what
@@ -48,6 +50,7 @@ pub(crate) async fn receive(
     cx: &Context,
     mut payload: Payload,
     bucket: &Bucket,
+    customer: Option<&CustomerKey>,
     expected: &ExpectedDigests,
     algorithms: impl IntoIterator<Item = ChecksumAlgorithm>,
 ) -> Result<Received, S3Error> {
@@ -60,7 +63,7 @@ pub(crate) async fn receive(
         !(has_sha256 && algorithm == ChecksumAlgorithm::Sha256)
     });
     let mut hasher = BodyHasher::new(WithMd5::Yes, algorithms);
-    let mut writer = cx.shared.data.write_blob(bucket.project, bucket.layout, len_bytes).await?;
+    let mut writer = cx.shared.data.write_blob_for(bucket.project, bucket.layout, len_bytes, customer).await?;
     let mut watch = cx.watch();
     while let Some(bytes) = payload.next().await {
         let bytes = bytes?;

@@ -9,6 +9,7 @@ use futures_util::{StreamExt as _, stream};
 use std::collections::VecDeque;
 use std::ops::Range;
 use std::sync::Arc;
+use valv_codec::CustomerKey;
 use valv_metadata_api::{
     BlobPlace, BlobRecord, Body, FoundObject, GetPartPage, InlineFrame, PartPage, PartRecord, PartsIndex,
 };
@@ -23,7 +24,7 @@ pub(crate) struct Owner {
     pub(crate) bucket: BucketId,
 }
 
-/// Opens `range` of an object. The first piece has been read and verified when this returns, so that what is wrong from
+/// Opens `range` of an object, with the customer's key if it was sealed with one. The first piece has been read and verified when this returns, so that what is wrong from
 /// the start becomes an error and not a broken connection.
 ///
 /// # Errors
@@ -33,6 +34,7 @@ pub(crate) async fn open(
     owner: Owner,
     found: &FoundObject,
     range: Range<u64>,
+    customer: Option<&CustomerKey>,
 ) -> Result<ByteStream, S3Error> {
     if range.is_empty() {
         return Ok(Box::pin(stream::empty()));
@@ -46,7 +48,8 @@ pub(crate) async fn open(
             Rest::Parts { index: index.clone(), page, parts: VecDeque::new(), inline: Vec::new() }
         }
     };
-    let mut reader = Reader { shared: Arc::clone(shared), owner, rest, range, current: None };
+    let mut reader =
+        Reader { shared: Arc::clone(shared), owner, rest, range, customer: customer.cloned(), current: None };
     let first = reader.next().await?;
     let rest = stream::try_unfold(reader, |mut reader| async move {
         let piece = reader.next().await?;
@@ -75,6 +78,8 @@ struct Reader {
     rest: Rest,
     /// What is still to be opened, as offsets in the object.
     range: Range<u64>,
+    /// Opens the blobs together with the project's key; gone with the stream.
+    customer: Option<CustomerKey>,
     current: Option<BlobStream>,
 }
 
@@ -105,7 +110,8 @@ impl Reader {
             }
             let (blob, inline, range) = self.next_blob().await?;
             let data = &self.shared.data;
-            self.current = Some(data.read_blob(self.owner.project, &blob, inline, range).await?);
+            let stream = data.read_blob_for(self.owner.project, &blob, inline, range, self.customer.as_ref()).await?;
+            self.current = Some(stream);
         }
     }
 

@@ -83,6 +83,7 @@ pub(crate) async fn start(
         region: section.region.clone(),
         base_domains: section.base_domains.clone(),
         namespaces: NamespaceConfig { anonymous: section.anonymous_namespace.clone(), by_host: section.hosts.clone() },
+        sse_c_without_tls: section.sse_c_without_tls,
         payload: PayloadConfig { idle_timeout: section.idle_timeout },
         ..GatewayConfig::default()
     };
