@@ -11,6 +11,7 @@ use crate::host::{HostConfig, Query, Target, request_host};
 use crate::metrics::Metrics;
 use crate::namespaces::{NamespaceConfig, Namespaces};
 use crate::ops::context::Request as ContextRequest;
+use crate::ops::cors::CrossOrigin;
 use crate::ops::{self, Answer, Context};
 use crate::payload::{Payload, PayloadConfig};
 use crate::router::{self, Operation};
@@ -293,13 +294,30 @@ impl Named {
 
     async fn answer(self, shared: &Arc<Shared>, parts: Parts, body: RequestBody, conn: ConnInfo) -> Answer {
         let resource = resource(&self.target);
-        self.answer_inner(shared, parts, body, conn).await.map_err(|error| error.or_resource(|| resource))
+        let answer = if matches!(self.operation, Ok(Operation::Preflight)) {
+            ops::cors::preflight(shared, &self.target, &parts).await
+        } else {
+            let cross_origin = CrossOrigin::of(&self.target, &parts);
+            let (answer, bucket) = match self.context(shared, parts, body, conn).await {
+                Ok((cx, payload)) => (ops::run(&cx, payload).await, cx.seen_bucket().cloned()),
+                Err(error) => (Err(error), None),
+            };
+            match cross_origin {
+                Some(cross_origin) => cross_origin.decorate(shared, bucket, answer).await,
+                None => answer,
+            }
+        };
+        answer.map_err(|error| error.or_resource(|| resource))
     }
 
-    async fn answer_inner(self, shared: &Arc<Shared>, mut parts: Parts, body: RequestBody, conn: ConnInfo) -> Answer {
-        if matches!(self.operation, Ok(Operation::Preflight)) {
-            return ops::cors::preflight(shared, &self.target, &parts).await;
-        }
+    /// Finds out who asks and prepares to read the body.
+    async fn context(
+        self,
+        shared: &Arc<Shared>,
+        mut parts: Parts,
+        body: RequestBody,
+        conn: ConnInfo,
+    ) -> Result<(Context, Payload), S3Error> {
         let now = TimestampMicros::now();
         let (identity, operation, target, payload) = if matches!(self.operation, Ok(Operation::PostObject)) {
             // Who sends a form, and what it says, stands in its body.
@@ -321,14 +339,9 @@ impl Named {
             Some(identity) => Some(identity.grant.namespace),
             None => shared.namespace_of_host(request_host(&parts).unwrap_or_default()).await?,
         };
-        let (query, Parts { method, headers, .. }) = (self.query, parts);
-        let request = ContextRequest { conn, operation, identity, namespace, target, query, method, headers, now };
-        let cx = Context::new(Arc::clone(shared), request);
-        let mut answer = ops::run(&cx, payload).await;
-        if let Ok(response) = &mut answer {
-            ops::cors::decorate(&cx, response.headers_mut()).await;
-        }
-        answer
+        let (query, headers) = (self.query, parts.headers);
+        let request = ContextRequest { conn, operation, identity, namespace, target, query, headers, now };
+        Ok((Context::new(Arc::clone(shared), request), payload))
     }
 }
 

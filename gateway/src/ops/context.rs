@@ -12,7 +12,7 @@ use crate::sigv4::Identity;
 use crate::state::Shared;
 use crate::xml::{self, Element};
 use bytes::Bytes;
-use http::{HeaderMap, Method};
+use http::HeaderMap;
 use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use valv_metadata_api::{
@@ -28,7 +28,6 @@ pub(crate) struct Context {
     pub(crate) asker: Arc<Asker>,
     pub(crate) target: Target,
     pub(crate) query: Arc<Query>,
-    pub(crate) method: Method,
     pub(crate) headers: Arc<HeaderMap>,
     /// When the request came in.
     pub(crate) now: TimestampMicros,
@@ -48,7 +47,6 @@ pub(crate) struct Request {
     pub(crate) namespace: Option<NamespaceId>,
     pub(crate) target: Target,
     pub(crate) query: Query,
-    pub(crate) method: Method,
     pub(crate) headers: HeaderMap,
     pub(crate) now: TimestampMicros,
 }
@@ -64,7 +62,7 @@ pub(crate) enum BodyDigest {
 
 impl Context {
     pub(crate) fn new(shared: Arc<Shared>, request: Request) -> Self {
-        let Request { conn, operation, identity, namespace, target, query, method, headers, now } = request;
+        let Request { conn, operation, identity, namespace, target, query, headers, now } = request;
         let (headers, query) = (Arc::new(headers), Arc::new(query));
         let asker = Asker {
             identity,
@@ -81,7 +79,6 @@ impl Context {
             asker: Arc::new(asker),
             target,
             query,
-            method,
             headers,
             now,
             namespace,

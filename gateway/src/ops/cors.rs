@@ -19,7 +19,7 @@ use http::header::{
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, StatusCode};
 use std::sync::Arc;
-use valv_metadata_api::{BucketChange, BucketDocument, BucketDocumentKind, GetBucket, GetBucketDocument};
+use valv_metadata_api::{Bucket, BucketChange, BucketDocument, BucketDocumentKind, GetBucket, GetBucketDocument};
 
 /// Rules of one bucket (AWS: 100).
 const RULES_MAX: usize = 100;
@@ -73,6 +73,11 @@ impl Rule {
                     "{what} \"{pattern}\" can not have more than one wildcard."
                 )));
             }
+        }
+        if let Some(header) = rule.expose.iter().find(|header| header.contains('*')) {
+            return Err(S3Error::invalid_request(format!(
+                "ExposeHeader \"{header}\" contains wildcard. We currently do not support wildcard for ExposeHeader."
+            )));
         }
         // What goes into response headers must be able to stand there.
         let is_header = |text: &String| HeaderValue::from_str(text).is_ok();
@@ -174,17 +179,63 @@ fn header_names(headers: &HeaderMap, name: &str) -> Vec<String> {
     list.split(',').map(|name| name.trim().to_ascii_lowercase()).filter(|name| !name.is_empty()).collect()
 }
 
-/// Adds CORS headers to the answer of a request that a browser sent, if its bucket has a rule for it.
-pub(crate) async fn decorate(cx: &Context, answer: &mut HeaderMap) {
-    let Some(origin) = text(&cx.headers, "origin") else { return };
-    let Some(bucket) = cx.seen_bucket().filter(|bucket| bucket.documents.contains(&BucketDocumentKind::Cors)) else {
-        return;
-    };
-    // If the rules can't be read the browser keeps the answer from its page; the request itself has been served.
-    let Ok(rules) = rules(&cx.shared, bucket.id).await else { return };
-    let method = text(&cx.headers, "access-control-request-method").unwrap_or(cx.method.as_str());
-    if let Some(rule) = rules.iter().find(|rule| rule.allows(origin, method, &[])) {
-        rule.decorate(origin, answer);
+/// What a request that a page of another origin made says of itself.
+pub(crate) struct CrossOrigin {
+    origin: String,
+    method: String,
+    host: String,
+    bucket: String,
+}
+
+impl CrossOrigin {
+    /// `None` for a request without an Origin, or to no bucket.
+    pub(crate) fn of(target: &Target, parts: &Parts) -> Option<Self> {
+        let origin = text(&parts.headers, "origin")?.to_owned();
+        let method = text(&parts.headers, "access-control-request-method").unwrap_or(parts.method.as_str()).to_owned();
+        let host = request_host(parts).unwrap_or_default().to_owned();
+        Some(Self { origin, method, host, bucket: target.bucket.clone()? })
+    }
+
+    /// Adds CORS headers to an answer, if its bucket has a rule for the request. To refusals, too: without them a page
+    /// can't tell what was refused from a server that is away.
+    ///
+    /// `seen` is the bucket that the request was about. A request that came to nothing before that (its signature was
+    /// wrong) is answered as its preflight was.
+    pub(crate) async fn decorate(&self, shared: &Shared, seen: Option<Bucket>, answer: Answer) -> Answer {
+        let bucket = match seen {
+            Some(bucket) => Some(bucket),
+            None if answer.is_ok() => None,
+            None => self.bucket_of_endpoint(shared).await,
+        };
+        let Some(bucket) = bucket else { return answer };
+        let Some(headers) = self.headers(shared, &bucket).await else { return answer };
+        match answer {
+            Ok(mut response) => {
+                response.headers_mut().extend(headers);
+                Ok(response)
+            }
+            Err(error) => {
+                let named = headers.iter().map(|(name, value)| (name.clone(), value.clone()));
+                Err(named.fold(error, |error, (name, value)| error.with_header(name, value)))
+            }
+        }
+    }
+
+    async fn bucket_of_endpoint(&self, shared: &Shared) -> Option<Bucket> {
+        let namespace = shared.namespace_of_host(&self.host).await.ok()??;
+        shared.metadata.get_bucket(GetBucket { namespace, name: self.bucket.clone() }).await.ok()
+    }
+
+    async fn headers(&self, shared: &Shared, bucket: &Bucket) -> Option<HeaderMap> {
+        if !bucket.documents.contains(&BucketDocumentKind::Cors) {
+            return None;
+        }
+        // If the rules can't be read the browser keeps the answer from its page; the request itself has been served.
+        let rules = rules(shared, bucket.id).await.ok()?;
+        let rule = rules.iter().find(|rule| rule.allows(&self.origin, &self.method, &[]))?;
+        let mut headers = HeaderMap::new();
+        rule.decorate(&self.origin, &mut headers);
+        Some(headers)
     }
 }
 
@@ -280,6 +331,8 @@ mod tests {
             (rule(method), S3Code::MalformedXML),
             (rule(&format!("{origin}<AllowedMethod>PATCH</AllowedMethod>")), S3Code::InvalidRequest),
             (rule(&format!("{method}<AllowedOrigin>*.*</AllowedOrigin>")), S3Code::InvalidRequest),
+            (rule(&format!("{origin}{method}<AllowedHeader>x-*-*</AllowedHeader>")), S3Code::InvalidRequest),
+            (rule(&format!("{origin}{method}<ExposeHeader>*</ExposeHeader>")), S3Code::InvalidRequest),
             (rule(&format!("{origin}{method}<MaxAgeSeconds>-1</MaxAgeSeconds>")), S3Code::MalformedXML),
             (rule(&format!("{origin}{method}")).repeat(101), S3Code::MalformedXML),
         ] {
