@@ -3,7 +3,7 @@
 //! Target -> signature -> operation -> rights -> body -> commit -> answer. A request that fails on the way answers with
 //! one S3 error, is counted once and, if the fault is ours, logged once, here.
 
-use crate::access::{BucketDefaults, Principals, RulesCache};
+use crate::access::{Principals, RulesCache};
 use crate::body::{RequestBody, ResponseBody};
 use crate::data::{BlobGuard, DataPath};
 use crate::error::{S3Code, S3Error};
@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use valv_metadata_api::{Metadata, MetadataError};
+use valv_policy::ObjectOwnership;
 use valv_types::{NamespaceId, TimestampMicros};
 
 /// What an operator may set of the S3 side.
@@ -40,16 +41,34 @@ pub struct GatewayConfig {
     pub base_domains: Vec<String>,
     /// Where requests without a signature find bucket names.
     pub namespaces: NamespaceConfig,
-    /// What holds for buckets whose owner has said nothing of ownership and public access.
-    pub bucket_defaults: BucketDefaults,
     /// Takes customers' keys (SSE-C) over plain HTTP from other machines, too: for a gateway behind a proxy that ends TLS.
     pub sse_c_without_tls: bool,
+    /// What new buckets are made with.
+    pub new_buckets: NewBuckets,
     /// Limits of reading bodies.
     pub payload: PayloadConfig,
     /// How long a commit whose answer was lost is asked for again before the client gets 503.
     pub commit_deadline: Duration,
     /// How long CompleteMultipartUpload works in silence before it sends 200 and white space to keep the connection alive.
     pub complete_silence: Duration,
+}
+
+/// What a new bucket is made with if its maker says nothing else. Buckets that exist keep what they have.
+///
+/// The default is S3's since April 2023, and locked down: the bucket's owner owns everything in it, ACLs are off, public
+/// access is blocked. An operator chooses otherwise for clients that were written before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NewBuckets {
+    /// Who owns objects that others write.
+    pub ownership: ObjectOwnership,
+    /// Whether public access is blocked.
+    pub is_public_access_blocked: bool,
+}
+
+impl Default for NewBuckets {
+    fn default() -> Self {
+        Self { ownership: ObjectOwnership::BucketOwnerEnforced, is_public_access_blocked: true }
+    }
 }
 
 impl Default for GatewayConfig {
@@ -61,8 +80,8 @@ impl Default for GatewayConfig {
             regions_also: Vec::new(),
             base_domains: Vec::new(),
             namespaces: NamespaceConfig::default(),
-            bucket_defaults: BucketDefaults::default(),
             sse_c_without_tls: false,
+            new_buckets: NewBuckets::default(),
             payload: PayloadConfig::default(),
             commit_deadline: Duration::from_secs(10),
             complete_silence: Duration::from_secs(10),
@@ -105,7 +124,7 @@ impl Gateway {
         let shared = Shared {
             sigv4: SigV4Config::new(config.region.clone(), config.regions_also.clone()),
             hosts: HostConfig::new(config.base_domains.clone()),
-            rules: RulesCache::new(Arc::clone(&metadata), Arc::clone(&principals), config.bucket_defaults),
+            rules: RulesCache::new(Arc::clone(&metadata), Arc::clone(&principals)),
             principals,
             metrics: Metrics::new(registry)?,
             namespaces: Namespaces::new(config.namespaces.clone(), Arc::clone(&metadata)),

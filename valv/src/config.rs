@@ -110,6 +110,35 @@ pub(crate) struct GatewaySection {
     pub(crate) connections_max: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) sse_c_without_tls: bool,
+    pub(crate) new_buckets: NewBucketsSection,
+}
+
+/// `[gateway.new_buckets]`: what buckets are made with unless their maker says otherwise. Locked down if it is left out.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct NewBucketsSection {
+    pub(crate) object_ownership: Ownership,
+    pub(crate) public_access_block: Switch,
+}
+
+/// S3's object ownership, by S3's names.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+pub(crate) enum Ownership {
+    #[default]
+    BucketOwnerEnforced,
+    BucketOwnerPreferred,
+    ObjectWriter,
+}
+
+/// A switch that is on unless it is turned off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct Switch(pub(crate) bool);
+
+impl Default for Switch {
+    fn default() -> Self {
+        Self(true)
+    }
 }
 
 /// `[gateway.tls]`.
@@ -224,6 +253,7 @@ struct FileGateway {
     idle_timeout: Option<Spanned<String>>,
     #[serde(default)]
     sse_c_without_tls: bool,
+    new_buckets: NewBucketsSection,
 }
 
 /// `[[gateway.hosts]]`: an endpoint's host name and the namespace of unsigned requests to it.
@@ -384,6 +414,7 @@ impl Source<'_> {
             connections_max,
             idle_timeout: self.duration_or(&file.idle_timeout, "gateway.idle_timeout", Duration::from_secs(60))?,
             sse_c_without_tls: file.sse_c_without_tls,
+            new_buckets: file.new_buckets,
         })
     }
 
@@ -618,6 +649,21 @@ mod tests {
             let section = |host: &str| format!("[[gateway.hosts]]\nname = '{host}'\nnamespace = 'x'\n");
             let error = check(&(section(host) + &section("twice"))).unwrap_err().to_string();
             assert!(error.starts_with(&format!("valv.toml:{line}: gateway.hosts.name: ")), "{error}");
+        }
+    }
+
+    #[test]
+    fn new_buckets_are_locked_down_unless_the_file_says_otherwise() {
+        let made = |text: &str| check(text).unwrap().gateway.new_buckets;
+        let default = made("");
+        assert_eq!(default.object_ownership, Ownership::BucketOwnerEnforced);
+        assert!(default.public_access_block.0);
+        let open = made("[gateway.new_buckets]\nobject_ownership = 'ObjectWriter'\npublic_access_block = false");
+        assert_eq!(open.object_ownership, Ownership::ObjectWriter);
+        assert!(!open.public_access_block.0);
+        assert!(made("[gateway.new_buckets]\nobject_ownership = 'ObjectWriter'").public_access_block.0);
+        for text in ["object_ownership = 'mine'", "public = true"] {
+            assert!(check(&format!("[gateway.new_buckets]\n{text}")).is_err(), "{text}");
         }
     }
 

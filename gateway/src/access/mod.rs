@@ -15,7 +15,6 @@ mod watch;
 pub use action::Action;
 pub(crate) use asker::Asker;
 pub use principals::Principals;
-pub use rules::BucketDefaults;
 pub(crate) use rules::{About, ObjectFacts, Rules, RulesCache, read_public_access_block};
 pub(crate) use watch::{AccessWatch, Judged};
 

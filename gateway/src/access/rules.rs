@@ -24,16 +24,6 @@ const KINDS: [BucketDocumentKind; 4] = [
     BucketDocumentKind::PublicAccessBlock,
 ];
 
-/// What holds for a bucket whose owner said nothing: locked down, as AWS makes buckets since April 2023. An operator may
-/// choose otherwise for a whole gateway, for clients that were written before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct BucketDefaults {
-    /// Who owns objects that others write.
-    pub ownership: ObjectOwnership,
-    /// What is blocked of policies and ACLs that open to the public.
-    pub public_access_block: PublicAccessBlock,
-}
-
 /// A bucket's rules.
 pub(crate) struct Rules {
     pub(crate) policy: Option<Policy>,
@@ -47,17 +37,23 @@ pub(crate) struct Rules {
 }
 
 impl Rules {
-    fn silent(defaults: BucketDefaults) -> Self {
-        let BucketDefaults { ownership, public_access_block } = defaults;
-        Self { policy: None, is_policy_unreadable: false, acl: None, ownership, public_access_block }
+    /// What holds for a bucket whose owner has said nothing: locked down, as AWS makes buckets since April 2023.
+    fn silent() -> Self {
+        Self {
+            policy: None,
+            is_policy_unreadable: false,
+            acl: None,
+            ownership: ObjectOwnership::default(),
+            public_access_block: PublicAccessBlock::default(),
+        }
     }
 
     /// Reads them from metadata.
     ///
     /// # Errors
     /// That metadata can't be reached; InternalError for a document that can't be read back. Neither opens anything.
-    async fn read(metadata: &dyn Metadata, bucket: &Bucket, defaults: BucketDefaults) -> Result<Self, S3Error> {
-        let mut rules = Self::silent(defaults);
+    async fn read(metadata: &dyn Metadata, bucket: &Bucket) -> Result<Self, S3Error> {
+        let mut rules = Self::silent();
         for &kind in bucket.documents.iter().filter(|kind| KINDS.contains(kind)) {
             let request = GetBucketDocument { bucket: bucket.id, kind };
             let body = match metadata.get_bucket_document(request).await {
@@ -123,7 +119,6 @@ pub(crate) fn read_ownership(document: &Element) -> Result<ObjectOwnership, S3Er
 pub(crate) struct RulesCache {
     metadata: Arc<dyn Metadata>,
     principals: Arc<Principals>,
-    defaults: BucketDefaults,
     held: Mutex<HashMap<(BucketId, u64), Arc<Rules>>>,
     /// For buckets that say nothing.
     silent: Arc<Rules>,
@@ -131,14 +126,13 @@ pub(crate) struct RulesCache {
 
 impl RulesCache {
     /// Nothing held yet.
-    pub(crate) fn new(metadata: Arc<dyn Metadata>, principals: Arc<Principals>, defaults: BucketDefaults) -> Self {
-        Self { metadata, principals, defaults, held: Mutex::default(), silent: Arc::new(Rules::silent(defaults)) }
+    pub(crate) fn new(metadata: Arc<dyn Metadata>, principals: Arc<Principals>) -> Self {
+        Self { metadata, principals, held: Mutex::default(), silent: Arc::new(Rules::silent()) }
     }
 
     /// Whether the bucket's documents leave everything to membership of its project.
     pub(crate) fn knows_only_members(&self, bucket: &Bucket) -> bool {
-        self.defaults.ownership == ObjectOwnership::BucketOwnerEnforced
-            && !bucket.documents.iter().any(|kind| KINDS.contains(kind))
+        !bucket.documents.iter().any(|kind| KINDS.contains(kind))
     }
 
     /// The list that holds for a bucket with these rules. An owner who is gone owns nothing that anybody could claim.
@@ -158,14 +152,14 @@ impl RulesCache {
     /// # Errors
     /// As [`Rules::read`].
     pub(crate) async fn of(&self, bucket: &Bucket) -> Result<Arc<Rules>, S3Error> {
-        if !bucket.documents.iter().any(|kind| KINDS.contains(kind)) {
+        if self.knows_only_members(bucket) {
             return Ok(Arc::clone(&self.silent));
         }
         let name = (bucket.id, bucket.document_changes);
         if let Some(rules) = self.held.lock().get(&name) {
             return Ok(Arc::clone(rules));
         }
-        let rules = Arc::new(Rules::read(self.metadata.as_ref(), bucket, self.defaults).await?);
+        let rules = Arc::new(Rules::read(self.metadata.as_ref(), bucket).await?);
         let mut held = self.held.lock();
         if held.len() >= RULES_MAX {
             held.clear();

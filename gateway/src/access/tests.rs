@@ -124,7 +124,7 @@ impl Transport for Documents {
 impl Documents {
     fn rules(&self) -> RulesCache {
         let metadata: Arc<dyn Metadata> = Arc::new(Client(self.clone()));
-        RulesCache::new(Arc::clone(&metadata), Arc::new(Principals::new(metadata)), BucketDefaults::default())
+        RulesCache::new(Arc::clone(&metadata), Arc::new(Principals::new(metadata)))
     }
 
     /// What PutBucketPolicy and its like do to a bucket.

@@ -3,7 +3,7 @@
 use super::metadata::Metadata;
 use super::storage::Storage;
 use super::{Serving, remote};
-use crate::config::Config;
+use crate::config::{Config, Ownership};
 use anyhow::Context;
 use prometheus::Registry;
 use std::net::SocketAddr;
@@ -15,8 +15,9 @@ use valv_gateway::data::{DataPath, DataPathConfig};
 use valv_gateway::namespaces::NamespaceConfig;
 use valv_gateway::payload::PayloadConfig;
 use valv_gateway::server::{ServerConfig, serve};
-use valv_gateway::state::{Gateway as S3, GatewayConfig};
+use valv_gateway::state::{Gateway as S3, GatewayConfig, NewBuckets};
 use valv_gateway::tls::Tls;
+use valv_policy::ObjectOwnership;
 
 /// Share of the memory budget for buffers of uploads and downloads. The rest is for RocksDB (memtables of seven
 /// instances and two block caches, about 200 MiB at most), connections and the allocator.
@@ -84,6 +85,14 @@ pub(crate) async fn start(
         base_domains: section.base_domains.clone(),
         namespaces: NamespaceConfig { anonymous: section.anonymous_namespace.clone(), by_host: section.hosts.clone() },
         sse_c_without_tls: section.sse_c_without_tls,
+        new_buckets: NewBuckets {
+            ownership: match section.new_buckets.object_ownership {
+                Ownership::BucketOwnerEnforced => ObjectOwnership::BucketOwnerEnforced,
+                Ownership::BucketOwnerPreferred => ObjectOwnership::BucketOwnerPreferred,
+                Ownership::ObjectWriter => ObjectOwnership::ObjectWriter,
+            },
+            is_public_access_blocked: section.new_buckets.public_access_block.0,
+        },
         payload: PayloadConfig { idle_timeout: section.idle_timeout },
         ..GatewayConfig::default()
     };
