@@ -412,7 +412,10 @@ impl From<MetadataError> for S3Error {
             // 503 and not 409, because every SDK repeats a 503 by itself.
             MetadataError::Conflict => plain(S3Code::SlowDown),
             MetadataError::Unavailable { .. } | MetadataError::KeyUnavailable => plain(S3Code::ServiceUnavailable),
-            MetadataError::Corrupt { .. } | MetadataError::Malformed { .. } => plain(S3Code::InternalError),
+            // No S3 request administers users.
+            MetadataError::Corrupt { .. } | MetadataError::Malformed { .. } | MetadataError::Principal { .. } => {
+                plain(S3Code::InternalError)
+            }
         };
         mapped.with_source(error)
     }

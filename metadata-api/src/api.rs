@@ -150,4 +150,19 @@ metadata_api! {
     85 list_doomed: ListDoomed(Limit) -> Vec<DoomedBlob>;
     /// Records which disks have deleted a doomed blob's shards.
     86 answer_doomed: AnswerDoomed(DoomedAnswer) -> Empty;
+
+    /// Lists users in name order.
+    120 list_users: ListUsers(ListUsers) -> Vec<UserEntry>;
+    /// A user with all access keys.
+    121 describe_user: DescribeUser(GetUser) -> UserDetail;
+    /// Adds an access key to a user.
+    122 create_access_key: CreateAccessKey(CreateAccessKey) -> AccessKeyEntry;
+    /// Enables or disables an access key.
+    123 update_access_key: UpdateAccessKey(UpdateAccessKey) -> AccessKeyEntry;
+    /// Deletes an access key.
+    124 delete_access_key: DeleteAccessKey(DeleteAccessKey) -> Empty;
+    /// Changes what is said of a user.
+    125 update_user: UpdateUser(UpdateUser) -> User;
+    /// Deletes a user with all access keys, unless the user owns buckets.
+    126 delete_user: DeleteUser(DeleteUser) -> Empty;
 }

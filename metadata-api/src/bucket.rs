@@ -66,26 +66,27 @@ pub struct AccessGrant {
     pub project_name: String,
 }
 
-/// Creates a user with a project, a namespace and an access key unless they are there already. Idempotent: what exists
-/// under the same name is kept, a secret that differs is replaced, and nothing else changes.
+/// Creates a user with a project, a namespace and an access key unless they are there already. Idempotent: a secret,
+/// display name or e-mail address that differs is replaced, and what can't change is refused when it differs
+/// ([`crate::PrincipalConflict`]). A key that an operator has disabled stays disabled.
 #[derive(Debug, Clone, Encode, Decode)]
 pub struct EnsurePrincipal {
     /// The user's unique name.
     #[n(0)]
     pub user_name: String,
-    /// Name shown in listings and ACLs.
+    /// Name shown in listings and ACLs; empty for the one that the user has, or the user's name.
     #[n(1)]
     pub display_name: String,
-    /// E-mail address, for ACL grants by address; may be empty.
+    /// E-mail address, for ACL grants by address; empty for the one that the user has, or none.
     #[n(2)]
     pub email: String,
     /// The canonical id to use, 64 hexadecimal digits; empty to derive one from the user's id.
     #[n(3)]
     pub canonical_id: String,
-    /// The project's unique name.
+    /// The unique name of the project in which the key acts, and the default project of a user who is made here.
     #[n(4)]
     pub project_name: String,
-    /// The namespace's unique name; projects that name the same one share it.
+    /// The namespace's unique name; projects that name the same one share it. Empty for the project's own, or `default`.
     #[n(5)]
     pub namespace_name: String,
     /// The access key.

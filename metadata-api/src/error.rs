@@ -1,5 +1,6 @@
 //! Why metadata refused. Split by who must act; the gateway maps each to an S3 code in one exhaustive match.
 
+use crate::PrincipalConflict;
 use minicbor::{Decode, Encode};
 
 /// Which precondition did not hold.
@@ -162,4 +163,18 @@ pub enum MetadataError {
     #[error("no such namespace")]
     #[n(24)]
     NoSuchNamespace,
+    /// An operator's change of users, keys or projects contradicts what is there.
+    #[error("{reason}")]
+    #[n(25)]
+    Principal {
+        /// What stands against it.
+        #[n(0)]
+        reason: PrincipalConflict,
+    },
+}
+
+impl From<PrincipalConflict> for MetadataError {
+    fn from(reason: PrincipalConflict) -> Self {
+        Self::Principal { reason }
+    }
 }

@@ -109,6 +109,7 @@ impl Core {
         let mut attempt = Attempt::default();
         attempt.expect_absent(name_key.clone());
         attempt.expect_absent(self.rows.bucket(id));
+        self.plan_use_of_user(&mut attempt, owner).await?;
         attempt.put(name_key, records::encode(&id));
         attempt.put(self.rows.project_bucket(project, id), records::encode(&id));
         for document in &request.documents {

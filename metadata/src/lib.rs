@@ -33,6 +33,7 @@ mod testing;
 mod tests;
 mod trash;
 mod uploads;
+mod users;
 mod versions;
 
 pub use bootstrap::{BootstrapConfig, BootstrapError};

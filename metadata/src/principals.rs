@@ -1,19 +1,22 @@
 //! Users, access keys, projects and namespaces.
 
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle};
-use crate::ledger::Event;
 use crate::records::{self, AccessKeyRecord, EventKind, NamespaceRecord, ProjectRecord, UserNames, UserRecord};
 use crate::rows::{NameHash, UserIndexKind, last_id};
 use crate::seal::Place;
-use crate::service::{Core, corrupt, malformed};
+use crate::service::{Core, corrupt};
 use crate::store::{Key, Versioned};
+use crate::users::{FoundUser, user_view};
+use std::sync::Arc;
 use valv_metadata_api::*;
-use valv_types::{BucketId, CommitId, NamespaceId, PoolId, ProjectId, UserId};
+use valv_types::{BucketId, CommitId, NamespaceId, PoolId, ProjectId, TimestampMicros, UserId};
 
 /// A gateway may rely on an access key for this long: the architecture's bound on revocation.
 const ACCESS_LEASE_MS: u32 = 3_000;
 /// The pool of new projects.
 pub(crate) const FIRST_POOL: PoolId = PoolId(1);
+/// The namespace of a new project for which none is named.
+const DEFAULT_NAMESPACE: &str = "default";
 /// Longest name of a user, project or namespace, in bytes.
 const NAME_LEN_BYTES_MAX: usize = 256;
 
@@ -24,6 +27,41 @@ struct Named<I> {
     found: Option<Versioned>,
 }
 
+/// A project that is there, or will be with the commit.
+pub(crate) struct PlannedProject {
+    pub(crate) id: ProjectId,
+    pub(crate) namespace: NamespaceId,
+    pub(crate) is_new: bool,
+}
+
+/// A user who is there, or will be with the commit.
+enum EnsuredUser {
+    Found(Box<FoundUser>),
+    New(UserId),
+}
+
+impl EnsuredUser {
+    fn id(&self) -> UserId {
+        match self {
+            Self::Found(found) => found.id,
+            Self::New(id) => *id,
+        }
+    }
+}
+
+/// What becomes of the access key.
+enum EnsuredKey {
+    Same,
+    Replaced,
+    Made,
+}
+
+/// A name of a user, project or namespace, or what else is said of a user.
+pub(crate) fn check_name(name: &str) -> Result<(), MetadataError> {
+    let is_good = !name.is_empty() && name.len() <= NAME_LEN_BYTES_MAX && !name.chars().any(char::is_control);
+    if is_good { Ok(()) } else { Err(PrincipalConflict::NameMalformed.into()) }
+}
+
 impl Core {
     pub(crate) async fn find_access_key(&self, request: GetAccessKey) -> Result<AccessGrant, MetadataError> {
         let row = self.get(&self.rows.access_key(&request.id)).await?.ok_or(MetadataError::NoSuchAccessKey)?;
@@ -32,7 +70,13 @@ impl Core {
             return Err(MetadataError::NoSuchAccessKey);
         }
         let [user, project] = self.get_rows(&[self.rows.user(key.user), self.rows.project(key.project)]).await?;
-        let user = user.ok_or_else(|| corrupt("user of an access key"))?;
+        let Some(user) = user else {
+            // A user is deleted together with all keys.
+            return match self.get(&self.rows.access_key(&request.id)).await? {
+                None => Err(MetadataError::NoSuchAccessKey),
+                Some(_) => Err(corrupt("user of an access key")),
+            };
+        };
         let project = project.ok_or_else(|| corrupt("project of an access key"))?;
         let names = self.user_names(key.user, &records::decode("user", &user.value)?)?;
         let project: ProjectRecord = records::decode("project", &project.value)?;
@@ -51,7 +95,7 @@ impl Core {
         })
     }
 
-    fn user_names(&self, id: UserId, record: &UserRecord) -> Result<UserNames, MetadataError> {
+    pub(crate) fn user_names(&self, id: UserId, record: &UserRecord) -> Result<UserNames, MetadataError> {
         records::decode("user", &self.seals.open_principal(id.as_bytes(), &record.sealed)?)
     }
 
@@ -73,14 +117,7 @@ impl Core {
         let row = self.get(&self.rows.user(id)).await?.ok_or(MetadataError::NoSuchUser)?;
         let record: UserRecord = records::decode("user", &row.value)?;
         let names = self.user_names(id, &record)?;
-        Ok(User {
-            id,
-            name: names.name,
-            canonical_id: names.canonical_id,
-            display_name: names.display_name,
-            email: names.email,
-            project: record.project,
-        })
+        Ok(user_view(id, &record, names))
     }
 
     pub(crate) async fn find_namespace(&self, request: GetNamespace) -> Result<Namespace, MetadataError> {
@@ -89,7 +126,7 @@ impl Core {
         Ok(Namespace { id: id_of_row(&row, NamespaceId::from_bytes)? })
     }
 
-    fn user_index_row(&self, kind: UserIndexKind, value: &str) -> Result<Key, MetadataError> {
+    pub(crate) fn user_index_row(&self, kind: UserIndexKind, value: &str) -> Result<Key, MetadataError> {
         let word = match kind {
             UserIndexKind::Name => "user name",
             UserIndexKind::Canonical => "canonical id",
@@ -114,12 +151,11 @@ impl Core {
         })
     }
 
-    pub(crate) async fn make_principal(&self, request: EnsurePrincipal) -> Result<EnsuredPrincipal, MetadataError> {
-        for name in [&request.user_name, &request.project_name, &request.namespace_name] {
-            if name.is_empty() || name.len() > NAME_LEN_BYTES_MAX {
-                return Err(malformed("a name must have 1 to 256 bytes"));
-            }
-        }
+    pub(crate) async fn make_principal(
+        self: &Arc<Self>,
+        request: EnsurePrincipal,
+    ) -> Result<EnsuredPrincipal, MetadataError> {
+        check_name(&request.user_name)?;
         let commit = CommitId::random();
         let first = self.name_hash("user name", &request.user_name)?;
         for number in 0..ATTEMPTS_MAX {
@@ -147,86 +183,138 @@ impl Core {
     }
 
     async fn plan_principal(
-        &self,
+        self: &Arc<Self>,
         request: &EnsurePrincipal,
         commit: CommitId,
     ) -> Result<Plan<EnsuredPrincipal>, MetadataError> {
         let now = self.now();
-        let hash = |kind, name: &str| self.name_hash(kind, name);
         let mut attempt = Attempt::default();
-        let mut changed = false;
-
-        let project_row = self.rows.project_name(&hash("project", &request.project_name)?);
-        let project = self.named(project_row, ProjectId::from_bytes, ProjectId::random).await?;
-        attempt.expect(project.row.clone(), project.found.as_ref());
-        let namespace = match &project.found {
-            // What exists is kept: the project stays in its namespace.
-            Some(_) => {
-                let row = self.get(&self.rows.project(project.id)).await?.ok_or_else(|| corrupt("project"))?;
-                records::decode::<ProjectRecord>("project", &row.value)?.namespace
-            }
-            None => {
-                changed = true;
-                let namespace = self.plan_namespace(&mut attempt, &request.namespace_name, now).await?;
-                // The key is durable before anything can be sealed under it; without the commit it opens nothing.
-                self.new_project_key(project.id).await?;
-                let sealed_name = self.seals.seal_principal(project.id.as_bytes(), request.project_name.as_bytes())?;
-                let record = ProjectRecord { namespace, pool: FIRST_POOL, created: now, sealed_name };
-                attempt.put(self.rows.project(project.id), records::encode(&record));
-                attempt.put(project.row, records::encode(&project.id));
-                namespace
-            }
-        };
-
-        let user_row = self.user_index_row(UserIndexKind::Name, &request.user_name)?;
-        let user = self.named(user_row, UserId::from_bytes, UserId::random).await?;
-        attempt.expect(user.row.clone(), user.found.as_ref());
-        if user.found.is_none() {
-            changed = true;
-            attempt.put(user.row, records::encode(&user.id));
-            self.plan_user(&mut attempt, request, user.id, project.id, now).await?;
+        let project = self.plan_project(&mut attempt, &request.project_name, &request.namespace_name, now).await?;
+        let (user, user_changed) = self.plan_ensured_user(&mut attempt, request, project.id, now).await?;
+        let key_changed = self.plan_ensured_key(&mut attempt, request, &user, project.id, now).await?;
+        let id = user.id();
+        // A new key makes the user's row new too, unless it is being written anyway: see `users`.
+        if let (EnsuredUser::Found(found), false, EnsuredKey::Made) = (&user, user_changed, &key_changed) {
+            attempt.put(self.rows.user(id), found.row.value.clone());
         }
 
-        let key_row = self.rows.access_key(&request.access_key);
-        let key = self.get(&key_row).await?;
-        attempt.expect(key_row.clone(), key.as_ref());
-        let mut record = match &key {
-            Some(row) => records::decode::<AccessKeyRecord>("access key", &row.value)?,
-            None => AccessKeyRecord {
-                user: user.id,
-                project: project.id,
-                created: now,
-                disabled: false,
-                sealed_secret: Vec::new(),
-            },
-        };
-        if key.is_none() || !self.secret_is(&request.access_key, &record, request.secret.expose())? {
-            changed = true;
-            record.sealed_secret = self.seals.seal_access_secret(
-                &request.access_key,
-                record.user,
-                record.project,
-                request.secret.expose(),
-            )?;
-            attempt.put(key_row, records::encode(&record));
-        }
-
-        let answer = EnsuredPrincipal { user: user.id, project: project.id, namespace, changed };
+        let changed = project.is_new || user_changed || !matches!(key_changed, EnsuredKey::Same);
+        let answer = EnsuredPrincipal { user: id, project: project.id, namespace: project.namespace, changed };
         if !changed {
             return Ok(Plan::Nothing(answer));
         }
-        let event = Event {
-            kind: EventKind::PrincipalEnsured,
-            project: project.id,
-            time: now,
-            bucket: None,
-            version: None,
-            other_version: None,
-            bytes: 0,
-            subject: request.user_name.as_bytes(),
-        };
-        self.record_event(&mut attempt, commit, None, event)?;
+        self.record_principal_event(&mut attempt, commit, EventKind::PrincipalEnsured, project.id, &request.user_name)?;
         Ok(Plan::Commit(attempt, answer))
+    }
+
+    /// Finds a project, or adds it with its namespace and its first key. No namespace means the project's own, and that
+    /// of a new one is then [`DEFAULT_NAMESPACE`].
+    pub(crate) async fn plan_project(
+        &self,
+        attempt: &mut Attempt,
+        name: &str,
+        namespace_name: &str,
+        now: TimestampMicros,
+    ) -> Result<PlannedProject, MetadataError> {
+        check_name(name)?;
+        let row = self.rows.project_name(&self.name_hash("project", name)?);
+        let project = self.named(row, ProjectId::from_bytes, ProjectId::random).await?;
+        attempt.expect(project.row.clone(), project.found.as_ref());
+        if project.found.is_some() {
+            let row = self.get(&self.rows.project(project.id)).await?.ok_or_else(|| corrupt("project"))?;
+            let namespace = records::decode::<ProjectRecord>("project", &row.value)?.namespace;
+            if !namespace_name.is_empty() {
+                let named = self.get(&self.rows.namespace_name(&self.name_hash("namespace", namespace_name)?)).await?;
+                let named = named.map(|row| id_of_row(&row, NamespaceId::from_bytes)).transpose()?;
+                if named != Some(namespace) {
+                    return Err(PrincipalConflict::OtherNamespace.into());
+                }
+            }
+            return Ok(PlannedProject { id: project.id, namespace, is_new: false });
+        }
+        let namespace_name = if namespace_name.is_empty() { DEFAULT_NAMESPACE } else { namespace_name };
+        let namespace = self.plan_namespace(attempt, namespace_name, now).await?;
+        // The key is durable before anything can be sealed under it; without the commit it opens nothing.
+        self.new_project_key(project.id).await?;
+        let sealed_name = self.seals.seal_principal(project.id.as_bytes(), name.as_bytes())?;
+        let record = ProjectRecord { namespace, pool: FIRST_POOL, created: now, sealed_name };
+        attempt.put(self.rows.project(project.id), records::encode(&record));
+        attempt.put(project.row, records::encode(&project.id));
+        Ok(PlannedProject { id: project.id, namespace, is_new: true })
+    }
+
+    /// The project of this name, which must exist.
+    pub(crate) async fn project_named(&self, name: &str) -> Result<ProjectId, MetadataError> {
+        let row = self.get(&self.rows.project_name(&self.name_hash("project", name)?)).await?;
+        id_of_row(&row.ok_or(PrincipalConflict::NoSuchProject)?, ProjectId::from_bytes)
+    }
+
+    /// Adds the user, or changes the names of one who is there. Returns whether the user's row is written.
+    async fn plan_ensured_user(
+        &self,
+        attempt: &mut Attempt,
+        request: &EnsurePrincipal,
+        project: ProjectId,
+        now: TimestampMicros,
+    ) -> Result<(EnsuredUser, bool), MetadataError> {
+        let index = self.user_index_row(UserIndexKind::Name, &request.user_name)?;
+        let user = self.named(index, UserId::from_bytes, UserId::random).await?;
+        attempt.expect(user.row.clone(), user.found.as_ref());
+        if user.found.is_none() {
+            attempt.put(user.row, records::encode(&user.id));
+            self.plan_user(attempt, request, user.id, project, now).await?;
+            return Ok((EnsuredUser::New(user.id), true));
+        }
+        let found = self.user_with(user.id).await?;
+        if !request.canonical_id.is_empty() && request.canonical_id != found.names.canonical_id {
+            return Err(PrincipalConflict::CanonicalIdFixed.into());
+        }
+        let or_kept = |wanted: &str, kept: &str| if wanted.is_empty() { kept.to_owned() } else { wanted.to_owned() };
+        let display_name = or_kept(&request.display_name, &found.names.display_name);
+        let email = or_kept(&request.email, &found.names.email);
+        // The default project was chosen when the user was made; `project` is only that of the key.
+        let default = found.record.project;
+        let changed = self.plan_user_update(attempt, &found, &display_name, &email, default).await?;
+        Ok((EnsuredUser::Found(Box::new(found)), changed))
+    }
+
+    async fn plan_ensured_key(
+        self: &Arc<Self>,
+        attempt: &mut Attempt,
+        request: &EnsurePrincipal,
+        user: &EnsuredUser,
+        project: ProjectId,
+        now: TimestampMicros,
+    ) -> Result<EnsuredKey, MetadataError> {
+        let row = self.rows.access_key(&request.access_key);
+        let found = self.get(&row).await?;
+        attempt.expect(row.clone(), found.as_ref());
+        let (mut record, outcome) = match &found {
+            Some(found) => {
+                let record: AccessKeyRecord = records::decode("access key", &found.value)?;
+                if (record.user, record.project) != (user.id(), project) {
+                    return Err(PrincipalConflict::AccessKeyTaken.into());
+                }
+                if self.secret_is(&request.access_key, &record, request.secret.expose())? {
+                    return Ok(EnsuredKey::Same);
+                }
+                // A key that an operator has disabled stays so, whatever its secret.
+                (record, EnsuredKey::Replaced)
+            }
+            None => {
+                if let EnsuredUser::Found(found) = user {
+                    self.plan_room_for_key(attempt, found).await?;
+                }
+                let user = user.id();
+                let record =
+                    AccessKeyRecord { user, project, created: now, disabled: false, sealed_secret: Vec::new() };
+                (record, EnsuredKey::Made)
+            }
+        };
+        record.sealed_secret =
+            self.seals.seal_access_secret(&request.access_key, record.user, project, request.secret.expose())?;
+        attempt.put(row, records::encode(&record));
+        Ok(outcome)
     }
 
     fn secret_is(
@@ -242,7 +330,7 @@ impl Core {
     }
 
     async fn new_project_key(&self, project: ProjectId) -> Result<(), MetadataError> {
-        let keys = std::sync::Arc::clone(self.seals.keys());
+        let keys = Arc::clone(self.seals.keys());
         let made = tokio::task::spawn_blocking(move || keys.ensure_project_key(project)).await;
         match made {
             Ok(Ok(_)) => Ok(()),
@@ -255,8 +343,9 @@ impl Core {
         &self,
         attempt: &mut Attempt,
         name: &str,
-        now: valv_types::TimestampMicros,
+        now: TimestampMicros,
     ) -> Result<NamespaceId, MetadataError> {
+        check_name(name)?;
         let row = self.rows.namespace_name(&self.name_hash("namespace", name)?);
         let namespace = self.named(row, NamespaceId::from_bytes, NamespaceId::random).await?;
         attempt.expect(namespace.row.clone(), namespace.found.as_ref());
@@ -278,28 +367,36 @@ impl Core {
         request: &EnsurePrincipal,
         id: UserId,
         project: ProjectId,
-        now: valv_types::TimestampMicros,
+        now: TimestampMicros,
     ) -> Result<(), MetadataError> {
         let canonical_id = match request.canonical_id.as_str() {
             "" => hex::encode(
                 blake3::Hasher::new().update(b"valv canonical id v1").update(id.as_bytes()).finalize().as_bytes(),
             ),
-            given => given.to_owned(),
+            given if given.len() == 64 && given.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) => {
+                given.to_owned()
+            }
+            _ => return Err(PrincipalConflict::CanonicalIdMalformed.into()),
         };
-        let mut indexes = vec![self.user_index_row(UserIndexKind::Canonical, &canonical_id)?];
+        let display_name = if request.display_name.is_empty() { &request.user_name } else { &request.display_name };
+        check_name(display_name)?;
+        let canonical = self.user_index_row(UserIndexKind::Canonical, &canonical_id)?;
+        let mut indexes = vec![(canonical, PrincipalConflict::CanonicalIdTaken)];
         if !request.email.is_empty() {
-            indexes.push(self.user_index_row(UserIndexKind::Email, &request.email.to_lowercase())?);
+            check_name(&request.email)?;
+            let email = self.user_index_row(UserIndexKind::Email, &request.email.to_lowercase())?;
+            indexes.push((email, PrincipalConflict::EmailTaken));
         }
-        for index in indexes {
+        for (index, taken) in indexes {
             if self.get(&index).await?.is_some() {
-                return Err(malformed("the canonical id or e-mail address belongs to another user"));
+                return Err(taken.into());
             }
             attempt.expect_absent(index.clone());
             attempt.put(index, records::encode(&id));
         }
         let names = UserNames {
             name: request.user_name.clone(),
-            display_name: request.display_name.clone(),
+            display_name: display_name.clone(),
             email: request.email.clone(),
             canonical_id,
         };

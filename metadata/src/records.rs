@@ -504,9 +504,23 @@ pub(crate) struct FenceRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
 pub(crate) enum EventKind {
-    /// A principal was created or its secret replaced.
+    /// A principal was created, its secret replaced or its names changed, from the configuration or by `valv user add`.
     #[n(1)]
     PrincipalEnsured,
+    #[n(2)]
+    AccessKeyCreated,
+    #[n(3)]
+    AccessKeyDisabled,
+    #[n(4)]
+    AccessKeyEnabled,
+    #[n(5)]
+    AccessKeyDeleted,
+    /// Names, e-mail address or default project of a user changed.
+    #[n(6)]
+    UserChanged,
+    /// A user was deleted, with all access keys.
+    #[n(7)]
+    UserDeleted,
     #[n(10)]
     BucketCreated,
     #[n(11)]

@@ -268,4 +268,11 @@ dispatch! {
     finish_repairs(BlobIds) -> Empty => end_repairs;
     list_doomed(Limit) -> Vec<DoomedBlob> => waiting_doomed;
     answer_doomed(DoomedAnswer) -> Empty => note_doomed;
+    list_users(ListUsers) -> Vec<UserEntry> => page_of_users;
+    describe_user(GetUser) -> UserDetail => detail_of_user;
+    create_access_key(CreateAccessKey) -> AccessKeyEntry => add_access_key;
+    update_access_key(UpdateAccessKey) -> AccessKeyEntry => change_access_key;
+    delete_access_key(DeleteAccessKey) -> Empty => remove_access_key;
+    update_user(UpdateUser) -> User => change_user;
+    delete_user(DeleteUser) -> Empty => remove_user;
 }

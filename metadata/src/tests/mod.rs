@@ -9,3 +9,4 @@ mod model;
 mod objects;
 mod principals;
 mod uploads;
+mod users;
