@@ -41,6 +41,13 @@ pub mod admin {
                 write!(f, "EnsureUserRequest({})", self.name)
             }
         }
+
+        impl std::fmt::Debug for CreateAccessKeyRequest {
+            /// Leaves the secret out.
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "CreateAccessKeyRequest({}, {})", self.user, self.id)
+            }
+        }
     }
 }
 

@@ -25,8 +25,21 @@ def test_the_first_start_makes_what_it_needs_and_says_how_to_reach_it(make_serve
     out = server.announcement()
     assert re.search(r"^endpoint = http://127\.0\.0\.1:\d+$", out, re.M)
     section = out[out.index("[valv]") :]
-    for line in ("type = s3", f"access_key_id = {harness.ACCESS_KEY}", f"endpoint = {server.endpoint}"):
+    for line in ("type = s3", "env_auth = true", f"endpoint = {server.endpoint}"):
         assert line in section
+    assert harness.SECRET_KEY not in out, "what was given is not repeated"
+    assert f"access_key_id = {harness.ACCESS_KEY}" in out
+
+
+def test_the_printed_rclone_section_works_with_a_given_key_in_the_environment(make_server, folder):
+    server = make_server()
+    text = server.announcement()
+    config = folder / "rclone.conf"
+    config.write_text(text[text.index("[valv]") :])
+    key = re.search(r"AWS_ACCESS_KEY_ID=(\S+)", text)[1]
+    env = {"RCLONE_CONFIG": str(config), "HOME": str(folder), "AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": harness.SECRET_KEY}
+    harness.run("rclone", "mkdir", "valv:pasted", env=env)
+    assert [bucket["Name"] for bucket in server.s3().list_buckets()["Buckets"]] == ["pasted"]
 
 
 def test_the_printed_rclone_section_works_as_it_stands_with_a_generated_key(make_server, folder):

@@ -2,6 +2,7 @@
 //!
 //! Every error names the file, the key and the line, because whoever reads it has the file open in an editor.
 
+use crate::credentials::{self, CredentialError};
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -9,6 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
+use valv_types::AccessKeyId;
 
 /// A configuration that can't be used.
 #[derive(Debug, thiserror::Error)]
@@ -172,21 +174,28 @@ pub(crate) struct StorageSection {
 }
 
 /// `[[users]]`: made at start if they are not there.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Clone)]
 pub(crate) struct UserSection {
     pub(crate) name: String,
-    #[serde(default)]
+    /// Empty: as it is, or the name.
     pub(crate) display_name: String,
-    #[serde(default)]
+    /// Empty: as it is, or none.
     pub(crate) email: String,
-    #[serde(default)]
+    /// Empty: derived.
     pub(crate) canonical_id: String,
+    /// At least one; the first acts in the user's default project.
+    pub(crate) keys: Vec<KeySection>,
+}
+
+/// `[[users.keys]]`, or the one key that stands in `[[users]]` itself.
+#[derive(Debug, Clone)]
+pub(crate) struct KeySection {
+    pub(crate) id: AccessKeyId,
+    pub(crate) secret: SecretText,
+    /// The project in which the key acts.
     pub(crate) project: String,
-    #[serde(default = "default_namespace")]
+    /// The namespace of a project that has to be made. Empty: the project's own, or `default`.
     pub(crate) namespace: String,
-    pub(crate) access_key_id: String,
-    pub(crate) secret_access_key: SecretText,
 }
 
 /// A secret in the configuration: it has no `Debug` output.
@@ -232,7 +241,36 @@ struct FileConfig {
     #[serde(default)]
     storage: FileStorage,
     #[serde(default)]
-    users: Vec<UserSection>,
+    users: Vec<FileUser>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileUser {
+    name: Spanned<String>,
+    #[serde(default)]
+    display_name: String,
+    #[serde(default)]
+    email: String,
+    #[serde(default)]
+    canonical_id: String,
+    project: Spanned<String>,
+    #[serde(default)]
+    namespace: String,
+    access_key_id: Option<Spanned<String>>,
+    secret_access_key: Option<Spanned<SecretText>>,
+    #[serde(default)]
+    keys: Vec<FileKey>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileKey {
+    access_key_id: Spanned<String>,
+    secret_access_key: Spanned<SecretText>,
+    project: Option<Spanned<String>>,
+    #[serde(default)]
+    namespace: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -373,7 +411,7 @@ impl Source<'_> {
             gateway,
             metadata,
             storage,
-            users: file.users,
+            users: self.users(file.users)?,
             accept_metadata_loss: overrides.accept_metadata_loss,
         })
     }
@@ -415,6 +453,69 @@ impl Source<'_> {
             idle_timeout: self.duration_or(&file.idle_timeout, "gateway.idle_timeout", Duration::from_secs(60))?,
             sse_c_without_tls: file.sse_c_without_tls,
             new_buckets: file.new_buckets,
+        })
+    }
+
+    fn users(&self, files: Vec<FileUser>) -> Result<Vec<UserSection>, ConfigError> {
+        let mut users = Vec::with_capacity(files.len());
+        for file in files {
+            for (value, key) in [(&file.name, "users.name"), (&file.project, "users.project")] {
+                if value.get_ref().is_empty() {
+                    return Err(self.value(value.span(), key, "must not be empty"));
+                }
+            }
+            let project = file.project.get_ref();
+            let mut keys = Vec::with_capacity(file.keys.len() + 1);
+            match (&file.access_key_id, &file.secret_access_key) {
+                (Some(id), Some(secret)) => keys.push(self.key(id, secret, project, &file.namespace)?),
+                (None, None) => {}
+                (Some(alone), None) => {
+                    return Err(self.value(alone.span(), "users.access_key_id", "goes with secret_access_key"));
+                }
+                (None, Some(alone)) => {
+                    return Err(self.value(alone.span(), "users.secret_access_key", "goes with access_key_id"));
+                }
+            }
+            for key in &file.keys {
+                let (project, namespace) = match &key.project {
+                    Some(own) if own.get_ref().is_empty() => {
+                        return Err(self.value(own.span(), "users.keys.project", "must not be empty"));
+                    }
+                    Some(own) if own.get_ref() != project => (own.get_ref(), &key.namespace),
+                    _ => (project, &file.namespace),
+                };
+                keys.push(self.key(&key.access_key_id, &key.secret_access_key, project, namespace)?);
+            }
+            // The first key makes the user, and with it the default project.
+            keys.sort_by_key(|key| key.project != *project);
+            if keys.first().is_none_or(|key| key.project != *project) {
+                return Err(self.value(
+                    file.name.span(),
+                    "users",
+                    "needs an access key that acts in the user's own project",
+                ));
+            }
+            let FileUser { name, display_name, email, canonical_id, .. } = file;
+            users.push(UserSection { name: name.into_inner(), display_name, email, canonical_id, keys });
+        }
+        Ok(users)
+    }
+
+    fn key(
+        &self,
+        id: &Spanned<String>,
+        secret: &Spanned<SecretText>,
+        project: &str,
+        namespace: &str,
+    ) -> Result<KeySection, ConfigError> {
+        let wrong = |span, key, error: CredentialError| self.value(span, key, error.to_string());
+        credentials::check_secret(&secret.get_ref().0)
+            .map_err(|error| wrong(secret.span(), "users.secret_access_key", error))?;
+        Ok(KeySection {
+            id: credentials::check_id(id.get_ref()).map_err(|error| wrong(id.span(), "users.access_key_id", error))?,
+            secret: secret.get_ref().clone(),
+            project: project.to_owned(),
+            namespace: namespace.to_owned(),
         })
     }
 
@@ -676,6 +777,34 @@ mod tests {
         assert_eq!(parse_duration("14d"), Some(Duration::from_secs(14 * 86_400)));
         assert_eq!(parse_duration("0s"), Some(Duration::ZERO));
         assert_eq!(parse_duration("10"), None);
+    }
+
+    #[test]
+    fn a_user_has_one_key_or_several_and_the_first_is_in_its_own_project() {
+        let key = |id: &str, more: &str| {
+            format!("[[users.keys]]\naccess_key_id='{id}'\nsecret_access_key='hush-hush'\n{more}\n")
+        };
+        let user = "[[users]]\nname='a'\nproject='p'\nnamespace='n'\n";
+        let text = [user, &key("KEY1", "project='q'"), &key("KEY2", ""), &key("KEY3", "project='p'")].concat();
+        let config = check(&text).unwrap();
+        let keys: Vec<_> = config.users[0].keys.iter().map(|k| (k.id.as_str(), &*k.project, &*k.namespace)).collect();
+        assert_eq!(keys, [("KEY2", "p", "n"), ("KEY3", "p", "n"), ("KEY1", "q", "")]);
+        let single = "access_key_id='KEY0'\nsecret_access_key='hush-hush'\n";
+        assert_eq!(check(&[user, single, &key("KEY1", "")].concat()).unwrap().users[0].keys.len(), 2);
+        for (text, expected) in [
+            (user.to_owned(), "valv.toml:2: users: needs an access key"),
+            ([user, &key("KEY1", "project='q'")].concat(), "valv.toml:2: users: needs an access key"),
+            ([user, "access_key_id='KEY0'"].concat(), "valv.toml:5: users.access_key_id: goes with"),
+            ([user, "secret_access_key='hush-hush'"].concat(), "valv.toml:5: users.secret_access_key: goes with"),
+            ([user, &key("no key", "")].concat(), "valv.toml:6: users.access_key_id: an access key id must have"),
+            (
+                [user, "access_key_id='KEY0'\nsecret_access_key='short'"].concat(),
+                "valv.toml:6: users.secret_access_key: a secret access key must have 8 to 128 bytes",
+            ),
+        ] {
+            let error = check(&text).unwrap_err().to_string();
+            assert!(error.starts_with(expected), "{text:?} gave {error:?}");
+        }
     }
 
     #[test]

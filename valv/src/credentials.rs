@@ -1,6 +1,43 @@
-//! Access keys that Valv makes itself.
+//! Access keys: those that Valv makes itself, and the one place that judges those that people choose, whether they come
+//! from the environment, from the configuration file or from `valv user`.
 
 use base64::Engine;
+use valv_types::{AccessKeyId, IdError};
+
+/// A shorter secret could be guessed from the signatures that it makes.
+pub(crate) const SECRET_LEN_BYTES_MIN: usize = 8;
+/// No longer secret adds anything: HMAC-SHA256 hashes keys of more than 64 bytes.
+pub(crate) const SECRET_LEN_BYTES_MAX: usize = 128;
+
+/// An access key that can't be taken.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CredentialError {
+    /// Its public half has another form.
+    #[error("an access key id must have 3 to 128 letters, digits, '_', '-' or '.'")]
+    Id(#[source] IdError),
+    /// Its secret is too short or too long.
+    #[error("a secret access key must have {SECRET_LEN_BYTES_MIN} to {SECRET_LEN_BYTES_MAX} bytes")]
+    SecretLength,
+    /// A line break or a space that came along when the secret was copied: clients would strip it.
+    #[error("a secret access key must not begin or end with a space, nor hold control characters")]
+    SecretForm,
+}
+
+/// Judges the public half of an access key.
+pub(crate) fn check_id(id: &str) -> Result<AccessKeyId, CredentialError> {
+    AccessKeyId::new(id).map_err(CredentialError::Id)
+}
+
+/// Judges the secret half of an access key.
+pub(crate) fn check_secret(secret: &str) -> Result<(), CredentialError> {
+    if !(SECRET_LEN_BYTES_MIN..=SECRET_LEN_BYTES_MAX).contains(&secret.len()) {
+        return Err(CredentialError::SecretLength);
+    }
+    if secret.trim() != secret || secret.chars().any(char::is_control) {
+        return Err(CredentialError::SecretForm);
+    }
+    Ok(())
+}
 
 /// `VALV` and 16 characters of base32: as long as AWS's, and not to be mistaken for one.
 pub(crate) fn generate_access_key_id() -> anyhow::Result<String> {
@@ -32,8 +69,21 @@ mod tests {
     #[test]
     fn generated_keys_have_the_lengths_that_clients_expect() {
         let id = generate_access_key_id().unwrap();
-        assert!(valv_types::AccessKeyId::new(id.as_str()).is_ok());
+        assert!(check_id(&id).is_ok() && check_secret(&generate_secret().unwrap()).is_ok());
         assert_eq!((id.len(), generate_secret().unwrap().len()), (20, 40));
         assert_ne!(generate_secret().unwrap(), generate_secret().unwrap());
+    }
+
+    #[test]
+    fn secrets_that_could_be_guessed_or_would_not_survive_copying_are_refused() {
+        for good in ["12345678", "with inner spaces", &"x".repeat(128), "ünïcödé"] {
+            assert!(check_secret(good).is_ok(), "{good:?}");
+        }
+        for bad in ["", "1234567", &"x".repeat(129)] {
+            assert!(matches!(check_secret(bad), Err(CredentialError::SecretLength)), "{bad:?}");
+        }
+        for bad in ["12345678\n", " 12345678", "1234\t5678"] {
+            assert!(matches!(check_secret(bad), Err(CredentialError::SecretForm)), "{bad:?}");
+        }
     }
 }

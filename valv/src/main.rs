@@ -7,6 +7,7 @@ mod admin;
 mod bench;
 mod commands;
 mod config;
+mod credentials;
 mod identity;
 mod server;
 
@@ -43,7 +44,7 @@ enum Command {
     /// Backs keys up.
     #[command(subcommand)]
     Key(commands::key::KeyCommand),
-    /// Makes users.
+    /// Makes, shows, changes and deletes users and their access keys.
     #[command(subcommand)]
     User(commands::user::UserCommand),
     /// Measures an S3 endpoint.

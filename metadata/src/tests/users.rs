@@ -160,11 +160,8 @@ async fn what_is_another_users_is_never_taken() {
 #[tokio::test]
 async fn ensuring_a_user_updates_what_is_said_of_them_and_keeps_what_is_not_said() {
     let fixture = Fixture::new().await;
-    let renamed = EnsurePrincipal {
-        display_name: "New".to_owned(),
-        email: "new@example.org".to_owned(),
-        ..principal("main")
-    };
+    let renamed =
+        EnsurePrincipal { display_name: "New".to_owned(), email: "new@example.org".to_owned(), ..principal("main") };
     assert!(fixture.service.ensure_principal(renamed.clone()).await.unwrap().changed);
     assert!(!fixture.service.ensure_principal(renamed.clone()).await.unwrap().changed);
     let silent = EnsurePrincipal {
@@ -256,7 +253,9 @@ async fn a_bucket_made_during_its_owners_deletion_never_ends_up_without_an_owner
             Ok(_) => {
                 assert_eq!(bucket.unwrap_err(), MetadataError::NoSuchAccessKey);
                 assert_eq!(fixture.grant("KEY-raced").await.unwrap_err(), MetadataError::NoSuchAccessKey);
-                assert!(key.is_ok() || key == Err(MetadataError::NoSuchUser) || key == Err(MetadataError::NoSuchAccessKey));
+                assert!(
+                    key.is_ok() || key == Err(MetadataError::NoSuchUser) || key == Err(MetadataError::NoSuchAccessKey)
+                );
             }
             Err(error) => {
                 assert_eq!(error, PrincipalConflict::OwnsBuckets.into());

@@ -4,6 +4,7 @@ use super::Serving;
 use super::first_start::DataFolder;
 use super::metadata::Metadata;
 use super::storage::Storage;
+use super::users::{self, Configured};
 use crate::admin::{ADMIN_MESSAGE_BYTES_MAX, socket_path};
 use crate::config::Config;
 use anyhow::Context;
@@ -18,13 +19,11 @@ use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status};
 use valv_metadata::MetadataService;
-use valv_metadata_api::{EnsurePrincipal, Metadata as MetadataApi, Secret};
 use valv_proto::admin::v1 as wire;
 use valv_proto::admin::v1::admin_server::{Admin, AdminServer};
 use valv_repair::{Census, RepairService};
 use valv_shard_api::{DiskState, DiskStatus, ShardError, ShardStore};
 use valv_storage_node::StorageNode;
-use valv_types::AccessKeyId;
 
 /// Serves the admin service in the data folder.
 pub(crate) fn serve_admin(
@@ -51,6 +50,7 @@ pub(crate) fn serve_admin(
         node: storage.map(|storage| storage.node.clone()),
         metadata: metadata.map(|metadata| metadata.service.clone()),
         repair: metadata.map(|metadata| metadata.repair.clone()),
+        configured: Configured::new(config),
     };
     let cancel = CancellationToken::new();
     let stopped = cancel.clone();
@@ -73,6 +73,7 @@ struct AdminService {
     node: Option<Arc<StorageNode>>,
     metadata: Option<Arc<MetadataService>>,
     repair: Option<Arc<RepairService>>,
+    configured: Configured,
 }
 
 impl AdminService {
@@ -167,33 +168,57 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::EnsureUserRequest>,
     ) -> Result<Response<wire::EnsureUserReply>, Status> {
-        let request = request.into_inner();
-        let access_key =
-            AccessKeyId::new(request.access_key_id).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        if request.name.is_empty() || request.project.is_empty() || request.namespace.is_empty() {
-            return Err(Status::invalid_argument("name, project and namespace must not be empty"));
-        }
-        let display_name = if request.display_name.is_empty() { request.name.clone() } else { request.display_name };
-        let principal = EnsurePrincipal {
-            user_name: request.name,
-            display_name,
-            email: request.email,
-            canonical_id: request.canonical_id,
-            project_name: request.project,
-            namespace_name: request.namespace,
-            access_key,
-            secret: Secret::new(request.secret_access_key.to_vec()),
-        };
-        let made = self
-            .metadata()?
-            .ensure_principal(principal)
-            .await
-            .map_err(|error| Status::failed_precondition(error.to_string()))?;
-        Ok(Response::new(wire::EnsureUserReply {
-            user: made.user.to_string(),
-            project: made.project.to_string(),
-            changed: made.changed,
-        }))
+        Ok(Response::new(users::ensure(self.metadata()?, request.into_inner()).await?))
+    }
+
+    async fn list_users(
+        &self,
+        request: Request<wire::ListUsersRequest>,
+    ) -> Result<Response<wire::ListUsersReply>, Status> {
+        Ok(Response::new(users::list(self.metadata()?, request.into_inner()).await?))
+    }
+
+    async fn describe_user(
+        &self,
+        request: Request<wire::DescribeUserRequest>,
+    ) -> Result<Response<wire::DescribeUserReply>, Status> {
+        Ok(Response::new(users::describe(self.metadata()?, request.into_inner()).await?))
+    }
+
+    async fn update_user(
+        &self,
+        request: Request<wire::UpdateUserRequest>,
+    ) -> Result<Response<wire::UpdateUserReply>, Status> {
+        users::update(self.metadata()?, request.into_inner()).await?;
+        Ok(Response::new(wire::UpdateUserReply {}))
+    }
+
+    async fn delete_user(
+        &self,
+        request: Request<wire::DeleteUserRequest>,
+    ) -> Result<Response<wire::DeletedReply>, Status> {
+        Ok(Response::new(users::delete(self.metadata()?, &self.configured, request.into_inner()).await?))
+    }
+
+    async fn create_access_key(
+        &self,
+        request: Request<wire::CreateAccessKeyRequest>,
+    ) -> Result<Response<wire::AccessKey>, Status> {
+        Ok(Response::new(users::create_key(self.metadata()?, request.into_inner()).await?))
+    }
+
+    async fn update_access_key(
+        &self,
+        request: Request<wire::UpdateAccessKeyRequest>,
+    ) -> Result<Response<wire::AccessKey>, Status> {
+        Ok(Response::new(users::update_key(self.metadata()?, request.into_inner()).await?))
+    }
+
+    async fn delete_access_key(
+        &self,
+        request: Request<wire::DeleteAccessKeyRequest>,
+    ) -> Result<Response<wire::DeletedReply>, Status> {
+        Ok(Response::new(users::delete_key(self.metadata()?, &self.configured, request.into_inner()).await?))
     }
 }
 

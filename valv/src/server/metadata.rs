@@ -2,10 +2,9 @@
 
 use super::first_start::DataFolder;
 use super::storage::Storage;
-use super::{
-    KEYS_FOLDER, METADATA_FOLDER, ROOT_KEY_FILE, RPC_IN_FLIGHT_MAX, Serving, Shards, credentials, remote, repair,
-};
-use crate::config::{Config, UserSection};
+use super::users::FirstKey;
+use super::{KEYS_FOLDER, METADATA_FOLDER, ROOT_KEY_FILE, RPC_IN_FLIGHT_MAX, Serving, Shards, remote, repair, users};
+use crate::config::Config;
 use anyhow::{Context, bail};
 use prometheus::Registry;
 use std::net::SocketAddr;
@@ -18,14 +17,9 @@ use tonic::transport::server::TcpIncoming;
 use valv_codec::RootKey;
 use valv_metadata::store::{MIRROR_KEY_PURPOSE, MirrorConfig, OnLoss, RocksConfig, RocksMetaStore, Start};
 use valv_metadata::{BootstrapConfig, KeyStore, MetadataConfig, MetadataService, RootKeyFile};
-use valv_metadata_api::{EnsurePrincipal, GetUser, Metadata as MetadataApi, MetadataError, Secret};
+use valv_metadata_api::Metadata as MetadataApi;
 use valv_repair::RepairService;
-use valv_types::AccessKeyId;
 
-/// The user, project and namespace that the first start makes.
-const FIRST_USER: &str = "admin";
-const FIRST_PROJECT: &str = "default";
-const FIRST_NAMESPACE: &str = "default";
 /// Placement groups of the first pool: enough to be spread over many more disks later, few enough to be listed.
 const PLACEMENT_GROUPS: u32 = 16;
 /// How long a start waits for the storage nodes that it needs, before it says what it lacks.
@@ -46,14 +40,6 @@ pub(crate) struct Metadata {
     serving: Option<Serving>,
     store: Arc<RocksMetaStore>,
     background: Serving,
-}
-
-/// An access key to show to the person who started the server.
-pub(crate) struct FirstKey {
-    /// Its public half.
-    pub(crate) access_key_id: String,
-    /// Its secret, if Valv made it: it is shown this once.
-    pub(crate) shown_secret: Option<String>,
 }
 
 impl Metadata {
@@ -105,10 +91,7 @@ pub(crate) async fn start(
     let service_config = MetadataConfig { trash_secs: section.trash.as_secs(), ..MetadataConfig::default() };
     let service = MetadataService::open(service_config, store.clone(), keys).await?;
     bootstrap(&service, service_config.cell, config, folder, &shards).await?;
-    let first_key = ensure_first_key(&service).await?;
-    for user in &config.users {
-        ensure_user(&service, user).await.with_context(|| format!("[[users]] {:?}", user.name))?;
-    }
+    let first_key = users::ensure_all(&service, config).await?;
 
     let cancel = CancellationToken::new();
     let task = service.start_background(cancel.clone());
@@ -170,59 +153,6 @@ async fn wait_for_disks(shards: &Shards, need: usize) -> anyhow::Result<Vec<valv
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-}
-
-/// The access key of the first project: the one in the environment, or a generated one if there is no user yet.
-async fn ensure_first_key(service: &MetadataService) -> anyhow::Result<Option<FirstKey>> {
-    let given = (std::env::var("VALV_ACCESS_KEY_ID").ok(), std::env::var("VALV_SECRET_ACCESS_KEY").ok());
-    let (access_key_id, secret, is_generated) = match given {
-        (Some(id), Some(secret)) => (id, secret, false),
-        (None, None) => match service.get_user(GetUser::Name(FIRST_USER.to_owned())).await {
-            Ok(_) => return Ok(None),
-            Err(MetadataError::NoSuchUser) => {
-                (credentials::generate_access_key_id()?, credentials::generate_secret()?, true)
-            }
-            Err(error) => return Err(error.into()),
-        },
-        _ => bail!("VALV_ACCESS_KEY_ID and VALV_SECRET_ACCESS_KEY go together: one of them is not set"),
-    };
-    if secret.len() < SECRET_LEN_MIN {
-        bail!("VALV_SECRET_ACCESS_KEY must have at least {SECRET_LEN_MIN} characters");
-    }
-    let principal = EnsurePrincipal {
-        user_name: FIRST_USER.to_owned(),
-        display_name: FIRST_USER.to_owned(),
-        email: String::new(),
-        canonical_id: String::new(),
-        project_name: FIRST_PROJECT.to_owned(),
-        namespace_name: FIRST_NAMESPACE.to_owned(),
-        access_key: AccessKeyId::new(access_key_id.as_str()).context("VALV_ACCESS_KEY_ID")?,
-        secret: Secret::new(secret.clone().into_bytes()),
-    };
-    service.ensure_principal(principal).await?;
-    Ok(Some(FirstKey { access_key_id, shown_secret: is_generated.then_some(secret) }))
-}
-
-/// A shorter one could be guessed from the signatures that it makes.
-const SECRET_LEN_MIN: usize = 8;
-
-async fn ensure_user(service: &MetadataService, user: &UserSection) -> anyhow::Result<()> {
-    if user.secret_access_key.0.len() < SECRET_LEN_MIN {
-        bail!("secret_access_key must have at least {SECRET_LEN_MIN} characters");
-    }
-    let display_name = if user.display_name.is_empty() { &user.name } else { &user.display_name };
-    let principal = EnsurePrincipal {
-        user_name: user.name.clone(),
-        display_name: display_name.clone(),
-        email: user.email.clone(),
-        canonical_id: user.canonical_id.clone(),
-        project_name: user.project.clone(),
-        namespace_name: user.namespace.clone(),
-        access_key: AccessKeyId::new(user.access_key_id.as_str()).context("access_key_id")?,
-        secret: Secret::new(user.secret_access_key.0.clone().into_bytes()),
-    };
-    service.ensure_principal(principal).await?;
-    Ok(())
 }
 
 async fn serve(address: SocketAddr, service: Arc<MetadataService>) -> anyhow::Result<(SocketAddr, Serving)> {

@@ -4,7 +4,6 @@
 //! listens before what it needs is there. Stop is the reverse: first no new requests, last the disks.
 
 mod announce;
-mod credentials;
 mod first_start;
 mod gateway;
 mod local;
@@ -13,8 +12,8 @@ mod metrics;
 mod remote;
 mod repair;
 mod storage;
+mod users;
 
-pub(crate) use credentials::{generate_access_key_id, generate_secret};
 pub(crate) use metadata::export_offline;
 
 use crate::config::{Config, Role};
