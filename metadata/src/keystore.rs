@@ -9,9 +9,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use parking_lot::{Mutex, RwLock};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
+use std::fs;
+use std::io;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use valv_codec::{KeyError, ProjectKey, RootKey, SealedBackup};
@@ -27,6 +27,8 @@ const BACKUP_CONTEXT: &str = "valv key backup v1";
 /// The longest root key file: the line is some 90 bytes.
 const ROOT_FILE_LEN_BYTES_MAX: u64 = 4096;
 const FILE_NAME: &str = "project-keys.json";
+/// Key files are their owner's only.
+const KEY_FILE_MODE: u32 = 0o600;
 
 /// Why the key store did not do what was asked.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +74,7 @@ impl RootKeyFile {
         let root = RootKey::generate(1)?;
         let hex = Zeroizing::new(hex::encode(root.expose()));
         let line = Zeroizing::new(format!("{ROOT_MAGIC} 1 {} {}\n", root.version(), hex.as_str()));
-        let mut file =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io_error(path))?;
-        file.write_all(line.as_bytes()).and_then(|()| file.sync_all()).map_err(io_error(path))?;
-        sync_parent(path)?;
+        valv_durable_file::create(path, line.as_bytes(), KEY_FILE_MODE).map_err(io_error(path))?;
         Ok(root)
     }
 
@@ -224,21 +223,11 @@ impl KeyStore {
         self.replace(keys)
     }
 
-    /// Writes the file anew: temporary file, sync, rename, sync of the folder. A crash leaves the old or the new file.
+    /// Writes the file anew. A crash leaves the old or the new one.
     fn replace(&self, keys: Keys) -> Result<(), KeyStoreError> {
         let file = StoreFile { format: STORE_FORMAT, keys: keys.values().cloned().collect() };
         let text = serde_json::to_vec_pretty(&file).map_err(|error| io_error(&self.path)(error.into()))?;
-        let temporary = self.path.with_extension("new");
-        let mut out = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&temporary)
-            .map_err(io_error(&temporary))?;
-        out.write_all(&text).and_then(|()| out.sync_all()).map_err(io_error(&temporary))?;
-        fs::rename(&temporary, &self.path).map_err(io_error(&self.path))?;
-        sync_parent(&self.path)?;
+        valv_durable_file::replace(&self.path, &text, KEY_FILE_MODE).map_err(io_error(&self.path))?;
         *self.keys.write() = Arc::new(keys);
         Ok(())
     }
@@ -299,10 +288,7 @@ impl KeyStore {
         }
         let hex = Zeroizing::new(hex::encode(root_bytes.as_slice()));
         let line = Zeroizing::new(format!("{ROOT_MAGIC} 1 {} {}\n", contents.root_version, hex.as_str()));
-        let mut out =
-            OpenOptions::new().write(true).create_new(true).mode(0o600).open(root_path).map_err(io_error(root_path))?;
-        out.write_all(line.as_bytes()).and_then(|()| out.sync_all()).map_err(io_error(root_path))?;
-        sync_parent(root_path)?;
+        valv_durable_file::create(root_path, line.as_bytes(), KEY_FILE_MODE).map_err(io_error(root_path))?;
         store.replace(contents.project_keys.into_iter().map(|key| ((key.project, key.version), key)).collect())?;
         Ok(contents.cluster)
     }
@@ -315,14 +301,6 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<Keys, KeyStoreError> {
         return Err(malformed("its format is unknown"));
     }
     Ok(file.keys.into_iter().map(|key| ((key.project, key.version), key)).collect())
-}
-
-fn sync_parent(path: &Path) -> Result<(), KeyStoreError> {
-    let parent = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    File::open(parent).and_then(|folder| folder.sync_all()).map_err(io_error(parent))
 }
 
 #[derive(Serialize, Deserialize)]

@@ -4,13 +4,14 @@
 //! once, before any disk is initialised, and changed only by `valv disk replace`.
 
 use serde::{Deserialize, Serialize};
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use valv_types::{ClusterId, DiskId, NodeId};
 
 const FILE_NAME: &str = "identity.json";
 const VERSION: u32 = 1;
+/// It names ids, and no secret.
+const FILE_MODE: u32 = 0o644;
 
 /// The identity of a data folder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -108,18 +109,12 @@ impl Identity {
         Self { version: VERSION, cluster, node: NodeId::random(), initialised: false, disks }
     }
 
-    /// Writes the identity durably: temporary file, fsync, rename, fsync of the folder.
+    /// Writes the identity durably: a crash leaves the old or the new one.
     pub(crate) fn store(&self, data: &Path) -> Result<(), IdentityError> {
         let path = data.join(FILE_NAME);
-        let temporary = data.join(format!("{FILE_NAME}.new"));
-        let write = || -> std::io::Result<()> {
-            let mut file = File::create(&temporary)?;
-            file.write_all(&serde_json::to_vec_pretty(self)?)?;
-            file.sync_all()?;
-            fs::rename(&temporary, &path)?;
-            File::open(data)?.sync_all()
-        };
-        write().map_err(|source| IdentityError::Io { path: path.clone(), source })
+        let text = serde_json::to_vec_pretty(self)
+            .map_err(|source| IdentityError::Malformed { path: path.clone(), source })?;
+        valv_durable_file::replace(&path, &text, FILE_MODE).map_err(|source| IdentityError::Io { path, source })
     }
 
     /// Pairs the configured folders with their ids, in the configuration's order.

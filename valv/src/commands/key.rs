@@ -4,9 +4,8 @@ use super::{DataArg, create_private, read_passphrase};
 use crate::identity::Identity;
 use crate::server::{KEYS_FOLDER, ROOT_KEY_FILE};
 use anyhow::{Context, bail};
-use std::fs::File;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use valv_metadata::{KeyStore, RootKeyFile};
 
 /// `valv key ...`.
@@ -64,7 +63,7 @@ fn backup(args: &BackupArgs) -> anyhow::Result<()> {
     let mut file = create_private(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     file.write_all(text.as_bytes())
         .and_then(|()| file.sync_all())
-        .and_then(|()| sync_parent(&args.out))
+        .and_then(|()| valv_durable_file::sync_parent(&args.out))
         .with_context(|| format!("writing {}", args.out.display()))?;
     println!(
         "{} holds the root key and every project key. Keep it and its passphrase apart from the data.",
@@ -86,9 +85,4 @@ fn restore(args: &RestoreArgs) -> anyhow::Result<()> {
     }
     println!("the keys of cluster {cluster} are in {}", data.display());
     Ok(())
-}
-
-fn sync_parent(path: &Path) -> std::io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(parent)?.sync_all()
 }

@@ -383,11 +383,7 @@ pub(crate) fn put_aside(path: &Path, why: &str) -> Result<PathBuf, RocksError> {
 fn rename_durably(from: &Path, to: &Path) -> Result<(), RocksError> {
     let folder_error = |source| RocksError::Folder { path: to.to_owned(), source };
     std::fs::rename(from, to).map_err(folder_error)?;
-    let parent = match to.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    std::fs::File::open(parent).and_then(|folder| folder.sync_all()).map_err(folder_error)
+    valv_durable_file::sync_parent(to).map_err(folder_error)
 }
 
 pub(crate) fn remove_folder(path: &Path) -> Result<(), RocksError> {
