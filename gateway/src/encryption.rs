@@ -37,6 +37,8 @@ pub(crate) enum Encryption {
         has_bucket_key: bool,
         /// The encryption context, in base64 as it came. Kept, sealed, and told to whoever writes.
         context: Option<String>,
+        /// The name that answers give to the key, if it is not the ARN.
+        key_name: Option<String>,
     },
     /// SSE-C: the customer's key is needed, too.
     Customer(CustomerKeyCheck),
@@ -66,6 +68,8 @@ struct Record {
     #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     digest: Option<Vec<u8>>,
+    #[n(5)]
+    key_name: Option<String>,
 }
 
 impl Encryption {
@@ -79,9 +83,11 @@ impl Encryption {
         }
         let record: Record = minicbor::decode(record).map_err(S3Error::internal)?;
         match record.method {
-            Method::Kms => {
-                Ok(Self::Kms { has_bucket_key: record.has_bucket_key.unwrap_or(false), context: record.context })
-            }
+            Method::Kms => Ok(Self::Kms {
+                has_bucket_key: record.has_bucket_key.unwrap_or(false),
+                context: record.context,
+                key_name: record.key_name,
+            }),
             Method::CustomerAes256 => {
                 let salt = record.salt.and_then(|salt| salt.try_into().ok());
                 let digest = record.digest.and_then(|digest| digest.try_into().ok());
@@ -96,12 +102,22 @@ impl Encryption {
     /// # Errors
     /// InternalError, which encoding to memory rules out.
     pub(crate) fn to_record(&self) -> Result<Vec<u8>, S3Error> {
-        let empty = Record { method: Method::Kms, has_bucket_key: None, context: None, salt: None, digest: None };
+        let empty = Record {
+            method: Method::Kms,
+            has_bucket_key: None,
+            context: None,
+            salt: None,
+            digest: None,
+            key_name: None,
+        };
         let record = match self {
             Self::Managed => return Ok(Vec::new()),
-            Self::Kms { has_bucket_key, context } => {
-                Record { has_bucket_key: Some(*has_bucket_key), context: context.clone(), ..empty }
-            }
+            Self::Kms { has_bucket_key, context, key_name } => Record {
+                has_bucket_key: Some(*has_bucket_key),
+                context: context.clone(),
+                key_name: key_name.clone(),
+                ..empty
+            },
             Self::Customer(check) => Record {
                 method: Method::CustomerAes256,
                 salt: Some(check.salt.to_vec()),
@@ -215,9 +231,10 @@ impl Sealing {
             Encryption::Managed => {
                 headers.insert(METHOD, HeaderValue::from_static("AES256"));
             }
-            Encryption::Kms { has_bucket_key, context } => {
+            Encryption::Kms { has_bucket_key, context, key_name } => {
                 headers.insert(METHOD, HeaderValue::from_static("aws:kms"));
-                headers.insert(KMS_KEY_ID, header_value(&kms::key_arn(region, self.project)));
+                let name = key_name.clone().unwrap_or_else(|| kms::key_arn(region, self.project));
+                headers.insert(KMS_KEY_ID, header_value(&name));
                 if *has_bucket_key {
                     headers.insert(BUCKET_KEY, HeaderValue::from_static("true"));
                 }
@@ -319,14 +336,15 @@ impl Asked {
     ///
     /// # Errors
     /// KMS.NotFoundException for a key that is not the project's; InternalError if there is no randomness.
-    pub(crate) fn sealing(self, regions: &kms::Regions<'_>, project: ProjectId) -> Result<Sealing, S3Error> {
+    pub(crate) fn sealing(self, names: &kms::Names<'_>, project: ProjectId) -> Result<Sealing, S3Error> {
         let (encryption, customer) = match self {
             Self::Nothing { .. } | Self::Managed => (Encryption::Managed, None),
             Self::Kms { key_id, has_bucket_key, context } => {
-                if let Some(id) = key_id {
-                    kms::check_key_id(&id, regions, project)?;
-                }
-                (Encryption::Kms { has_bucket_key: has_bucket_key.unwrap_or(false), context }, None)
+                let key_name = match key_id {
+                    None => None,
+                    Some(id) => kms::find_key(&id, names, project)?,
+                };
+                (Encryption::Kms { has_bucket_key: has_bucket_key.unwrap_or(false), context, key_name }, None)
             }
             Self::Customer(customer) => {
                 let check = customer.key.check(project).map_err(S3Error::internal)?;

@@ -43,6 +43,8 @@ pub struct GatewayConfig {
     pub namespaces: NamespaceConfig,
     /// Takes customers' keys (SSE-C) over plain HTTP from other machines, too: for a gateway behind a proxy that ends TLS.
     pub sse_c_without_tls: bool,
+    /// Further names by which clients may call their project's key (SSE-KMS): for those that know it by another.
+    pub kms_key_names: Vec<String>,
     /// What new buckets are made with.
     pub new_buckets: NewBuckets,
     /// Limits of reading bodies.
@@ -81,6 +83,7 @@ impl Default for GatewayConfig {
             base_domains: Vec::new(),
             namespaces: NamespaceConfig::default(),
             sse_c_without_tls: false,
+            kms_key_names: Vec::new(),
             new_buckets: NewBuckets::default(),
             payload: PayloadConfig::default(),
             commit_deadline: Duration::from_secs(10),

@@ -9,11 +9,13 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
+import boto3
 import pytest
 from botocore.exceptions import ClientError
 
 import harness
 import rawhttp
+import test_post
 from harness import MIB, error_code, error_status, md5_hex, random_bytes
 from test_secrecy import holders
 
@@ -259,6 +261,16 @@ def test_parts_are_copied_between_keys(s3, bucket):
     assert s3.get_object(Bucket=bucket, Key="k", **sse_c(OTHER))["Body"].read() == body + body[100:201]
 
 
+def test_a_form_can_bring_a_key(shared, s3, bucket):
+    fields = {name.lower(): value for name, value in HEADERS.items()}
+    conditions = [["starts-with", f"${name}", ""] for name in fields]
+    made = shared.s3(signature_version="s3v4").generate_presigned_post(bucket, "form", Conditions=conditions)
+    answer = test_post.post(shared, bucket, test_post.form({**made["fields"], **fields}))
+    assert answer.status == 204 and answer.headers[ALGORITHM] == "AES256", answer.data
+    assert s3.get_object(Bucket=bucket, Key="form", **sse_c())["Body"].read() == test_post.FILE
+    refused(lambda: s3.get_object(Bucket=bucket, Key="form"), "InvalidRequest", 400, NEEDS_KEY)
+
+
 def test_presigned_urls_work_with_the_keys_headers(shared, bucket):
     s3 = shared.s3(signature_version="s3v4")
 
@@ -318,6 +330,59 @@ def test_keys_over_plain_http_are_taken_from_this_machine_or_where_the_operator_
         refused(lambda: s3.get_object(Bucket="bkt", Key="far"), "NoSuchKey", 404)
 
 
+def test_clients_move_objects_of_any_size_under_their_own_key(shared, s3, bucket, folder):
+    """boto3's transfers and aws: single puts, multipart uploads with their own checksums, parallel ranges, copies."""
+    small, large = folder / "in" / "small", folder / "in" / "large"
+    small.parent.mkdir()
+    small.write_bytes(random_bytes(5_000, 1))
+    large.write_bytes(random_bytes(20 * MIB + 5, 2))
+    (folder / "key").write_bytes(KEY)
+    env = shared.client_env(folder)
+
+    s3.upload_file(str(large), bucket, "boto3/large", ExtraArgs=sse_c())
+    s3.download_file(bucket, "boto3/large", str(folder / "back"), ExtraArgs=sse_c())
+    assert (folder / "back").read_bytes() == large.read_bytes()
+    refused(lambda: s3.download_file(bucket, "boto3/large", str(folder / "back")), "400", 400)
+
+    keys = ["--sse-c", "AES256", "--sse-c-key", f"fileb://{folder}/key"]
+    of_source = ["--sse-c-copy-source", "AES256", "--sse-c-copy-source-key", f"fileb://{folder}/key"]
+    aws = lambda *words: harness.run("aws", "s3", *words, env=env)  # noqa: E731
+    aws("cp", "--recursive", small.parent, f"s3://{bucket}/aws", *keys)
+    aws("cp", f"s3://{bucket}/aws/large", f"s3://{bucket}/aws/copy", *keys, *of_source)
+    aws("cp", "--recursive", f"s3://{bucket}/aws", folder / "aws", *keys)
+    assert (folder / "aws" / "small").read_bytes() == small.read_bytes()
+    assert (folder / "aws" / "large").read_bytes() == (folder / "aws" / "copy").read_bytes() == large.read_bytes()
+
+
+def test_rclone_moves_objects_under_its_own_key_over_tls(make_server, folder):
+    """It sends keys over TLS only, and knows that ETags are no MD5s then."""
+    harness.run(
+        "openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2",
+        "-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", folder / "key.pem", "-out", folder / "cert.pem",
+    )  # fmt: skip
+    server = make_server(config=f'[gateway.tls]\ncertificate = "{folder}/cert.pem"\nkey = "{folder}/key.pem"\n')
+    s3 = boto3.client(
+        "s3", endpoint_url=server.endpoint, aws_access_key_id=harness.ACCESS_KEY,
+        aws_secret_access_key=harness.SECRET_KEY, region_name=harness.REGION, verify=str(folder / "cert.pem"),
+    )  # fmt: skip
+    small, large = folder / "in" / "small", folder / "in" / "large"
+    small.parent.mkdir()
+    small.write_bytes(random_bytes(5_000, 1))
+    large.write_bytes(random_bytes(20 * MIB + 5, 2))
+    text = "0123456789abcdef0123456789abcdef"
+    flags = ["--s3-sse-customer-algorithm", "AES256", "--s3-sse-customer-key", text, "--retries", "1"]
+    flags += ["--s3-upload-cutoff", "8M", "--s3-chunk-size", "6M", "--ca-cert", folder / "cert.pem"]
+    env = server.client_env(folder)
+    rclone = lambda *words: harness.run("rclone", *words, *flags, env=env)  # noqa: E731
+    rclone("mkdir", "valv:bkt")
+    rclone("copy", small.parent, "valv:bkt/study")
+    rclone("check", small.parent, "valv:bkt/study", "--download")
+    assert "There was nothing to transfer" in rclone("copy", small.parent, "valv:bkt/study", "-v").stderr
+    rclone("copyto", "valv:bkt/study/small", "valv:bkt/copy")
+    assert s3.get_object(Bucket="bkt", Key="copy", **sse_c(text.encode()))["Body"].read() == small.read_bytes()
+    refused(lambda: s3.get_object(Bucket="bkt", Key="study/small"), "InvalidRequest", 400, NEEDS_KEY)
+
+
 # -- key names ---------------------------------------------------------------------------------------------------------
 
 
@@ -351,6 +416,19 @@ def test_the_projects_key_is_named_on_every_answer(s3, bucket):
     complete = s3.complete_multipart_upload(**ask, MultipartUpload=parts)
     for answer in (create, part, complete, s3.get_object(Bucket=bucket, Key="m")):
         assert told(answer) == plain
+
+
+def test_names_that_the_operator_declares_are_names_of_the_projects_key(make_server):
+    server = make_server(config='[gateway]\nkms_key_names = ["testkey-1"]\n')
+    s3 = server.s3()
+    s3.create_bucket(Bucket="bkt")
+    ask = {"Bucket": "bkt", "Key": "k", "Body": b"x", "ServerSideEncryption": "aws:kms"}
+    named = {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "testkey-1"}
+    assert told(s3.put_object(**ask, SSEKMSKeyId="testkey-1")) == named
+    assert told(s3.get_object(Bucket="bkt", Key="k")) == named
+    refused(lambda: s3.put_object(**ask, SSEKMSKeyId="testkey-2"), "KMS.NotFoundException", 400)
+    default(s3, "bkt", {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": "testkey-1"})
+    assert told(s3.put_object(Bucket="bkt", Key="d", Body=b"x")) == named
 
 
 def test_every_answer_names_sse_s3_where_nothing_was_asked_for(s3, bucket):
@@ -490,6 +568,13 @@ def test_a_customers_key_is_on_no_disk_and_in_no_log(make_server):
                 s3.get_object(Bucket="bkt", Key=key, **given)
     rawhttp.request(server, "PUT", "/bkt/bad", headers={**HEADERS, KEY_MD5: b64(b"0" * 16)}, body=b"x")
     rawhttp.request(server, "GET", "/bkt/chunk", headers=HEADERS, signer=rawhttp.Signer(secret_key="wrong"))
+    # A form whose policy names the key; another is sent.
+    fields = {name.lower(): value for name, value in HEADERS.items()}
+    made = server.s3(signature_version="s3v4").generate_presigned_post("bkt", "form", Conditions=[{k: v} for k, v in fields.items()])
+    assert test_post.post(server, "bkt", test_post.form({**made["fields"], **fields})).status == 204
+    other = {**fields, KEY_NAME: b64(OTHER), KEY_MD5.lower(): b64(hashlib.md5(OTHER).digest())}
+    answer = test_post.post(server, "bkt", test_post.form({**made["fields"], **other}))
+    assert answer.status == 403 and b64(KEY).encode() not in answer.data
     (server.folder / "pass").write_text("correct horse\n")
     server.valv("metadata", "export", "--out", server.folder / "export.jsonl")
     server.valv("key", "backup", "--out", server.folder / "keys.backup", "--passphrase-file", server.folder / "pass")

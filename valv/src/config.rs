@@ -112,6 +112,7 @@ pub(crate) struct GatewaySection {
     pub(crate) connections_max: usize,
     pub(crate) idle_timeout: Duration,
     pub(crate) sse_c_without_tls: bool,
+    pub(crate) kms_key_names: Vec<String>,
     pub(crate) new_buckets: NewBucketsSection,
 }
 
@@ -291,6 +292,9 @@ struct FileGateway {
     idle_timeout: Option<Spanned<String>>,
     #[serde(default)]
     sse_c_without_tls: bool,
+    #[serde(default)]
+    kms_key_names: Vec<String>,
+    #[serde(default)]
     new_buckets: NewBucketsSection,
 }
 
@@ -452,6 +456,7 @@ impl Source<'_> {
             connections_max,
             idle_timeout: self.duration_or(&file.idle_timeout, "gateway.idle_timeout", Duration::from_secs(60))?,
             sse_c_without_tls: file.sse_c_without_tls,
+            kms_key_names: file.kms_key_names,
             new_buckets: file.new_buckets,
         })
     }

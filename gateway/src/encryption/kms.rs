@@ -17,12 +17,14 @@ const CONTEXT_LEN_BYTES_MAX: usize = 8 * 1024;
 /// The project's key by a name that is the same in every project, and the name that AWS gives to S3's own key.
 const ALIASES: [&str; 2] = ["alias/project", "alias/aws/s3"];
 
-/// The regions that a key's ARN may name.
-pub(crate) struct Regions<'a> {
-    /// The endpoint's own.
-    pub(crate) own: &'a str,
-    /// Those that it answers to as well.
-    pub(crate) also: &'a [String],
+/// What this endpoint knows keys by.
+pub(crate) struct Names<'a> {
+    /// The region that ARNs name: the endpoint's own.
+    pub(crate) region: &'a str,
+    /// Regions that it answers to as well.
+    pub(crate) regions_also: &'a [String],
+    /// Further names that the operator gives to every project's key.
+    pub(crate) declared: &'a [String],
 }
 
 /// The name that answers give to a project's key.
@@ -35,11 +37,15 @@ fn is_project(id: &str, project: ProjectId) -> bool {
     id.len() <= 36 && id.replace('-', "").eq_ignore_ascii_case(&project.to_string())
 }
 
-/// Refuses a key that is not the project's.
+/// Refuses a key that is not the project's. Returns the name that answers are to give it, if it is not the ARN: what the
+/// operator declared goes back as it came, because its clients know the key by it.
 ///
 /// # Errors
 /// KMS.NotFoundException.
-pub(crate) fn check_key_id(id: &str, regions: &Regions<'_>, project: ProjectId) -> Result<(), S3Error> {
+pub(crate) fn find_key(id: &str, names: &Names<'_>, project: ProjectId) -> Result<Option<String>, S3Error> {
+    if names.declared.iter().any(|name| name == id) {
+        return Ok(Some(id.to_owned()));
+    }
     let own = |what: &str| match what.strip_prefix("key/") {
         Some(key) => is_project(key, project),
         None => ALIASES.contains(&what),
@@ -50,15 +56,15 @@ pub(crate) fn check_key_id(id: &str, regions: &Regions<'_>, project: ProjectId) 
     });
     let is_own = match arn {
         Some((region, account, what)) => {
-            let is_here = region == regions.own || regions.also.iter().any(|also| also == region);
+            let is_here = region == names.region || names.regions_also.iter().any(|also| also == region);
             is_here && is_project(account, project) && own(what)
         }
         None => is_project(id, project) || ALIASES.contains(&id),
     };
     if is_own {
-        return Ok(());
+        return Ok(None);
     }
-    let base = format!("arn:aws:kms:{}:{project}:", regions.own);
+    let base = format!("arn:aws:kms:{}:{project}:", names.region);
     let message = match (id.starts_with("arn:"), id.starts_with("alias/")) {
         (true, _) => format!("Key '{id}' does not exist"),
         (_, true) => format!("Alias {base}{id} is not found."),

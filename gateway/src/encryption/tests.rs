@@ -1,6 +1,6 @@
 //! What requests ask for, key names, records and answers, as tables.
 
-use super::kms::Regions;
+use super::kms::Names;
 use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -10,7 +10,7 @@ use proptest::prelude::*;
 const C_ALGORITHM: &str = "x-amz-server-side-encryption-customer-algorithm";
 const C_KEY: &str = "x-amz-server-side-encryption-customer-key";
 const C_MD5: &str = "x-amz-server-side-encryption-customer-key-md5";
-const NO_REGIONS: &[String] = &[];
+const NONE: &[String] = &[];
 
 fn headers<V: AsRef<str>>(pairs: &[(&str, V)]) -> HeaderMap {
     let mut headers = HeaderMap::new();
@@ -21,8 +21,8 @@ fn headers<V: AsRef<str>>(pairs: &[(&str, V)]) -> HeaderMap {
     headers
 }
 
-fn regions() -> Regions<'static> {
-    Regions { own: "us-east-1", also: NO_REGIONS }
+fn names() -> Names<'static> {
+    Names { region: "us-east-1", regions_also: NONE, declared: NONE }
 }
 
 fn project() -> ProjectId {
@@ -117,7 +117,9 @@ fn methods_and_their_headers_fit_together_or_are_refused() {
 #[test]
 fn the_projects_key_has_its_names_and_no_other_key_has_one() {
     let (hex, also) = ("ab".repeat(16), ["eu-north-1".to_owned()]);
-    let regions = Regions { own: "us-east-1", also: &also };
+    let declared = ["testkey-1".to_owned()];
+    let names = Names { region: "us-east-1", regions_also: &also, declared: &declared };
+    assert_eq!(kms::find_key("testkey-1", &names, project()).expect("key"), Some("testkey-1".to_owned()));
     let uuid = "abababab-abab-abab-abab-abababababab";
     for id in [
         hex.as_str(),
@@ -128,7 +130,7 @@ fn the_projects_key_has_its_names_and_no_other_key_has_one() {
         &format!("arn:aws:kms:eu-north-1:{hex}:key/{uuid}"),
         &format!("arn:aws:kms:us-east-1:{hex}:alias/project"),
     ] {
-        assert!(kms::check_key_id(id, &regions, project()).is_ok(), "{id}");
+        assert_eq!(kms::find_key(id, &names, project()).expect(id), None);
     }
     let other = "cd".repeat(16);
     for (id, message) in [
@@ -144,7 +146,7 @@ fn the_projects_key_has_its_names_and_no_other_key_has_one() {
         ("arn:aws:kms", "does not exist".to_owned()),
         ("", "does not exist".to_owned()),
     ] {
-        let error = kms::check_key_id(id, &regions, project()).expect_err(id);
+        let error = kms::find_key(id, &names, project()).expect_err(id);
         assert_eq!((error.code().as_str(), error.status().as_u16()), ("KMS.NotFoundException", 400));
         assert!(error.message().contains(&message), "{}", error.message());
     }
@@ -153,9 +155,9 @@ fn the_projects_key_has_its_names_and_no_other_key_has_one() {
 #[test]
 fn a_key_opens_what_it_sealed_and_its_absence_is_told_apart_from_a_wrong_one() {
     let (key, other) = (|| customer(&[7; 32], Use::Read).expect("key"), || customer(&[8; 32], Use::Read).expect("key"));
-    let sealed = Asked::Customer(key().expect("key")).sealing(&regions(), project()).expect("sealing");
+    let sealed = Asked::Customer(key().expect("key")).sealing(&names(), project()).expect("sealing");
     let sealed = || sealed.encryption.clone();
-    let kms = || Encryption::Kms { has_bucket_key: false, context: None };
+    let kms = || Encryption::Kms { has_bucket_key: false, context: None, key_name: None };
     let denied = Some(S3Code::AccessDenied);
     let invalid = Some(S3Code::InvalidRequest);
     for (record, given, opened, continued) in [
@@ -181,7 +183,7 @@ fn a_key_opens_what_it_sealed_and_its_absence_is_told_apart_from_a_wrong_one() {
 fn answers_tell_what_holds_and_never_a_key() {
     let told = |asked: Asked, answer| {
         let mut headers = HeaderMap::new();
-        asked.sealing(&regions(), project()).expect("sealing").add_headers(&mut headers, "us-east-1", answer);
+        asked.sealing(&names(), project()).expect("sealing").add_headers(&mut headers, "us-east-1", answer);
         let pair = |(name, value): (&HeaderName, &HeaderValue)| format!("{name}: {}", value.to_str().expect("text"));
         let mut told: Vec<_> = headers.iter().map(pair).collect();
         told.sort();
@@ -209,10 +211,10 @@ fn answers_tell_what_holds_and_never_a_key() {
 #[test]
 fn an_etag_is_no_md5_where_the_bytes_are_the_customers_secret() {
     let customer = customer(&[7; 32], Use::Write).expect("key").expect("key");
-    let sealing = Asked::Customer(customer).sealing(&regions(), project()).expect("sealing");
+    let sealing = Asked::Customer(customer).sealing(&names(), project()).expect("sealing");
     assert_ne!(sealing.etag([5; 16]).expect("etag"), [5; 16]);
     assert_ne!(sealing.etag([5; 16]).expect("etag"), sealing.etag([5; 16]).expect("etag"));
-    let managed = Asked::Managed.sealing(&regions(), project()).expect("sealing");
+    let managed = Asked::Managed.sealing(&names(), project()).expect("sealing");
     assert_eq!(managed.etag([5; 16]).expect("etag"), [5; 16]);
 }
 
@@ -226,7 +228,7 @@ fn golden_records_are_read() {
             + "03d",
     )
     .expect("hex");
-    let expected = Encryption::Kms { has_bucket_key: true, context: Some("e30=".to_owned()) };
+    let expected = Encryption::Kms { has_bucket_key: true, context: Some("e30=".to_owned()), key_name: None };
     assert_eq!(Encryption::read(&kms).expect("record"), expected);
     let mut customer = hex::decode("8502f6f650").expect("hex");
     customer.extend([1; 16]);
@@ -236,8 +238,8 @@ fn golden_records_are_read() {
     assert_eq!(Encryption::read(&customer).expect("record"), expected);
     // A newer field is skipped, a newer method is not taken for another.
     let mut newer = customer.clone();
-    newer[0] = 0x86;
-    newer.push(0x07);
+    newer[0] = 0x87;
+    newer.extend([0xf6, 0x07]);
     assert_eq!(Encryption::read(&newer).expect("record"), expected);
     newer[1] = 9;
     assert!(Encryption::read(&newer).is_err());
@@ -248,10 +250,10 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
-    fn records_come_back_as_they_were(has_bucket_key: bool, context in prop::option::of("[a-zA-Z0-9+/=]{0,40}"), salt: [u8; 16], digest: [u8; 32]) {
+    fn records_come_back_as_they_were(has_bucket_key: bool, context in prop::option::of("[a-zA-Z0-9+/=]{0,40}"), key_name in prop::option::of(".{0,20}"), salt: [u8; 16], digest: [u8; 32]) {
         for encryption in [
             Encryption::Managed,
-            Encryption::Kms { has_bucket_key, context },
+            Encryption::Kms { has_bucket_key, context, key_name },
             Encryption::Customer(CustomerKeyCheck { salt, digest }),
         ] {
             prop_assert_eq!(Encryption::read(&encryption.to_record().expect("record")).expect("record"), encryption);

@@ -162,7 +162,7 @@ impl Condition {
                 })?;
                 match value {
                     Json::Text(value) => Ok(Self {
-                        shown: shown(&["eq", &format!("${name}"), &value]),
+                        shown: shown(&["eq", &format!("${name}"), showable(&name, &value)]),
                         test: Test::Equal { field: name.to_ascii_lowercase(), value },
                     }),
                     Json::Null => Err(invalid("Invalid JSON.")),
@@ -201,7 +201,7 @@ impl Condition {
                 let (Json::Text(field), Json::Text(value)) = (one, other) else {
                     return Err(invalid("Invalid JSON."));
                 };
-                let shown = shown(&[operation, field, value]);
+                let shown = shown(&[operation, field, showable(field, value)]);
                 let test = match (field.strip_prefix('$'), kind.as_str()) {
                     (None, _) => Test::Never,
                     (Some(field), "eq") => Test::Equal { field: field.to_ascii_lowercase(), value: value.clone() },
@@ -216,6 +216,12 @@ impl Condition {
 
 fn unknown_operation(operation: &str) -> S3Error {
     invalid(format!("Invalid Condition: unknown operation '{operation}'."))
+}
+
+/// A condition's value as messages may show it: a policy can hold a customer's key, and messages are logged.
+fn showable<'v>(field: &str, value: &'v str) -> &'v str {
+    let is_secret = field.to_ascii_lowercase().contains("server-side-encryption-customer-key");
+    if is_secret { "(not shown)" } else { value }
 }
 
 /// `["eq", "$acl", "private"]`, strings escaped as JSON does.

@@ -39,7 +39,7 @@ pub(crate) async fn new_object(cx: &Context, bucket: &Bucket, asked: Asked) -> R
         None => asked,
         Some(default) => default.apply(asked).ok_or_else(|| blocked(cx, bucket))?,
     };
-    asked.sealing(&regions(cx), bucket.project)
+    asked.sealing(&names(cx), bucket.project)
 }
 
 /// The customer's key that a read brings along.
@@ -141,8 +141,9 @@ pub(crate) fn add_headers(cx: &Context, sealing: &Sealing, headers: &mut HeaderM
     sealing.add_headers(headers, &cx.shared.config.region, answer);
 }
 
-fn regions(cx: &Context) -> kms::Regions<'_> {
-    kms::Regions { own: &cx.shared.config.region, also: &cx.shared.config.regions_also }
+fn names(cx: &Context) -> kms::Names<'_> {
+    let config = &cx.shared.config;
+    kms::Names { region: &config.region, regions_also: &config.regions_also, declared: &config.kms_key_names }
 }
 
 /// The refusal of a customer's key where the bucket takes none (AWS: "Blocking or unblocking SSE-C").

@@ -85,6 +85,7 @@ pub(crate) async fn start(
         base_domains: section.base_domains.clone(),
         namespaces: NamespaceConfig { anonymous: section.anonymous_namespace.clone(), by_host: section.hosts.clone() },
         sse_c_without_tls: section.sse_c_without_tls,
+        kms_key_names: section.kms_key_names.clone(),
         new_buckets: NewBuckets {
             ownership: match section.new_buckets.object_ownership {
                 Ownership::BucketOwnerEnforced => ObjectOwnership::BucketOwnerEnforced,
