@@ -15,6 +15,7 @@ pub mod form;
 pub mod fuzzing;
 pub mod host;
 pub mod http_date;
+mod lifecycle;
 pub mod limits;
 mod metrics;
 pub mod namespaces;

@@ -8,6 +8,7 @@ use crate::body::{RequestBody, ResponseBody};
 use crate::data::{BlobGuard, DataPath};
 use crate::error::{S3Code, S3Error};
 use crate::host::{HostConfig, Query, Target, request_host};
+use crate::lifecycle::LifecycleRules;
 use crate::metrics::Metrics;
 use crate::namespaces::{NamespaceConfig, Namespaces};
 use crate::ops::context::Request as ContextRequest;
@@ -26,6 +27,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
+use valv_lifecycle::DayLength;
 use valv_metadata_api::{Metadata, MetadataError};
 use valv_policy::ObjectOwnership;
 use valv_types::{NamespaceId, TimestampMicros};
@@ -53,6 +55,8 @@ pub struct GatewayConfig {
     pub commit_deadline: Duration,
     /// How long CompleteMultipartUpload works in silence before it sends 200 and white space to keep the connection alive.
     pub complete_silence: Duration,
+    /// How long a day of lifecycle rules is: as metadata's, which carries them out.
+    pub lifecycle_day: DayLength,
 }
 
 /// What a new bucket is made with if its maker says nothing else. Buckets that exist keep what they have.
@@ -88,6 +92,7 @@ impl Default for GatewayConfig {
             payload: PayloadConfig::default(),
             commit_deadline: Duration::from_secs(10),
             complete_silence: Duration::from_secs(10),
+            lifecycle_day: DayLength::CALENDAR,
         }
     }
 }
@@ -108,6 +113,7 @@ pub(crate) struct Shared {
     pub(crate) rules: RulesCache,
     pub(crate) metrics: Metrics,
     namespaces: Namespaces,
+    pub(crate) lifecycle: LifecycleRules,
     /// Commits under way. They end by themselves within `commit_deadline`, even if their client has gone.
     commits: TaskTracker,
 }
@@ -131,6 +137,7 @@ impl Gateway {
             principals,
             metrics: Metrics::new(registry)?,
             namespaces: Namespaces::new(config.namespaces.clone(), Arc::clone(&metadata)),
+            lifecycle: LifecycleRules::new(config.lifecycle_day),
             commits: TaskTracker::new(),
             config,
             metadata,

@@ -1,7 +1,8 @@
-//! Background work of the metadata service: fencing, the cluster clock, the trash. Of several services over one store,
+//! Background work of the metadata service: fencing, the cluster clock, lifecycle rules, the trash. Of several services over one store,
 //! the holder of a lease does it; the lease only saves work, for every step guards its own rows.
 
 use crate::attempt::{self, Attempt};
+use crate::lifecycle::Walk;
 use crate::records::{self, LeaseRecord};
 use crate::service::{Core, MetadataService};
 use std::sync::Arc;
@@ -34,19 +35,31 @@ struct Background {
     holder: [u8; 16],
     clock_persisted: Option<Instant>,
     fenced: Option<Instant>,
+    lifecycle: Walk,
 }
 
 impl Background {
     fn new(core: Arc<Core>) -> Self {
-        Self { core, holder: *CommitId::random().as_bytes(), clock_persisted: None, fenced: None }
+        Self {
+            core,
+            holder: *CommitId::random().as_bytes(),
+            clock_persisted: None,
+            fenced: None,
+            lifecycle: Walk::default(),
+        }
     }
 
     async fn run(mut self, cancel: CancellationToken) {
-        let pause = Duration::from_millis(self.core.config.background_every_ms.max(1));
+        let config = &self.core.config;
+        let usual = Duration::from_millis(config.background_every_ms.min(config.lifecycle_every_ms).max(1));
         while !cancel.is_cancelled() {
-            if let Err(error) = self.pass().await {
-                tracing::warn!(%error, "a pass of metadata's background work failed; the next one tries again");
-            }
+            let pause = match self.pass(&cancel).await {
+                Ok(wanted) => wanted.unwrap_or(usual).min(usual),
+                Err(error) => {
+                    tracing::warn!(%error, "a pass of metadata's background work failed; the next one tries again");
+                    usual
+                }
+            };
             tokio::select! {
                 () = cancel.cancelled() => {}
                 () = tokio::time::sleep(pause) => {}
@@ -57,21 +70,25 @@ impl Background {
         }
     }
 
-    async fn pass(&mut self) -> Result<(), MetadataError> {
+    /// One round of everything. Returns how long to wait for the next, if work that was begun is to go on earlier.
+    async fn pass(&mut self, cancel: &CancellationToken) -> Result<Option<Duration>, MetadataError> {
         // Every service persists its clock: each has seen time pass for itself.
         if self.clock_persisted.is_none_or(|at| at.elapsed() >= CLOCK_EVERY) {
             self.core.clock.persist(self.core.store.as_ref(), &self.core.rows).await?;
             self.clock_persisted = Some(Instant::now());
         }
         if !self.hold().await? {
-            return Ok(());
+            // Where the holder of the lease stands is not known here: a later turn begins at the beginning.
+            self.lifecycle = Walk::default();
+            return Ok(None);
         }
         if self.fenced.is_none_or(|at| at.elapsed() >= FENCE_EVERY) {
             self.core.fence_silent().await?;
             self.fenced = Some(Instant::now());
         }
+        let wanted = self.lifecycle.step(&self.core, cancel).await?;
         self.core.purge_trash().await?;
-        Ok(())
+        Ok(wanted)
     }
 
     /// Takes or renews the lease. `false` if another service holds it.

@@ -35,6 +35,28 @@ impl Core {
         actor: Option<&Actor>,
         event: Event<'_>,
     ) -> Result<(), MetadataError> {
+        self.add_record(attempt, commit, actor, None, event)
+    }
+
+    /// The same for what a lifecycle rule did: nobody asked for it, so the record names the rule instead.
+    pub(crate) fn record_rule_event(
+        &self,
+        attempt: &mut Attempt,
+        commit: CommitId,
+        rule: &str,
+        event: Event<'_>,
+    ) -> Result<(), MetadataError> {
+        self.add_record(attempt, commit, None, Some(rule), event)
+    }
+
+    fn add_record(
+        &self,
+        attempt: &mut Attempt,
+        commit: CommitId,
+        actor: Option<&Actor>,
+        rule: Option<&str>,
+        event: Event<'_>,
+    ) -> Result<(), MetadataError> {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt)
             .map_err(|_| MetadataError::Unavailable { what: "no randomness available".to_owned() })?;
@@ -46,6 +68,7 @@ impl Core {
             request_id: actor.map(|actor| actor.request_id.clone()).unwrap_or_default(),
             remote: actor.map(|actor| actor.remote.clone()).unwrap_or_default(),
             other_version: event.other_version,
+            rule: rule.map(str::to_owned),
         };
         let sealed = self.seals.seal(Place::Ledger(event.project, commit), &attachment);
         let sealed = match sealed {

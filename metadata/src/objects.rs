@@ -139,7 +139,7 @@ impl Core {
     }
 
     /// max(now, newest + 1): versions of a key are strictly ordered whatever the clocks of machines do.
-    fn next_order(&self, head: Option<&Head>) -> TimestampMicros {
+    pub(crate) fn next_order(&self, head: Option<&Head>) -> TimestampMicros {
         let after = head.map_or(0, |head| head.record.version.order.0.saturating_add(1));
         TimestampMicros(self.now().0.max(after))
     }

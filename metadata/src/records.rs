@@ -547,6 +547,12 @@ pub(crate) enum EventKind {
     /// Tags, access list, retention or hold changed (PREMIS: metadata modification).
     #[n(26)]
     VersionChanged,
+    /// A lifecycle rule moved a version to the trash, or removed a delete marker (PREMIS: deaccession).
+    #[n(27)]
+    VersionExpired,
+    /// A lifecycle rule covered the current version with a delete marker.
+    #[n(28)]
+    DeleteMarkerByRule,
     #[n(30)]
     UploadCreated,
     #[n(31)]
@@ -555,6 +561,9 @@ pub(crate) enum EventKind {
     UploadCompleted,
     #[n(33)]
     UploadAborted,
+    /// ... by a lifecycle rule.
+    #[n(34)]
+    UploadExpired,
 }
 
 /// One custody event.
@@ -604,6 +613,9 @@ pub(crate) struct LedgerAttachment {
     /// The version that an event supersedes or copies from.
     #[n(5)]
     pub(crate) other_version: Option<VersionId>,
+    /// The id of the lifecycle rule that did it.
+    #[n(6)]
+    pub(crate) rule: Option<String>,
 }
 
 /// Makes sure that a decoded blob can be computed with.

@@ -3,12 +3,14 @@
 use crate::attempt::store_error;
 use crate::clock::ClusterClock;
 use crate::keystore::{KeyStore, KeyStoreError};
+use crate::lifecycle::LifecycleMetrics;
 use crate::records::{self, BucketRecord, ClusterRecord};
 use crate::rows::{NameHash, Rows};
 use crate::seal::{Place, Seals};
 use crate::store::{Key, MetaStore, Snapshot, Versioned};
 use async_trait::async_trait;
 use std::sync::{Arc, OnceLock};
+use valv_lifecycle::DayLength;
 use valv_metadata_api::*;
 use valv_types::{BucketId, CellId, IncarnationId, ProjectId, TimestampMicros};
 use zeroize::Zeroizing;
@@ -29,6 +31,10 @@ pub struct MetadataConfig {
     pub key_lease_ms: u32,
     /// Pause between passes of background work, in milliseconds.
     pub background_every_ms: u64,
+    /// How long a day of lifecycle rules is.
+    pub lifecycle_day: DayLength,
+    /// From the start of one pass over all lifecycle rules to that of the next, in milliseconds.
+    pub lifecycle_every_ms: u64,
 }
 
 impl Default for MetadataConfig {
@@ -39,6 +45,8 @@ impl Default for MetadataConfig {
             fence_after_secs: 10 * 60,
             key_lease_ms: 5 * 60 * 1000,
             background_every_ms: 2_000,
+            lifecycle_day: DayLength::CALENDAR,
+            lifecycle_every_ms: 60 * 60 * 1000,
         }
     }
 }
@@ -67,6 +75,7 @@ pub(crate) struct Core {
     pub(crate) clock: ClusterClock,
     /// The key of the hashes that stand in rows' keys for names. Set once the cluster exists.
     pub(crate) name_key: OnceLock<Zeroizing<[u8; 32]>>,
+    pub(crate) lifecycle: LifecycleMetrics,
     queues: Vec<tokio::sync::Mutex<()>>,
 }
 
@@ -92,6 +101,7 @@ impl MetadataService {
             seals: Seals::new(Arc::new(keys)),
             clock,
             name_key: OnceLock::new(),
+            lifecycle: LifecycleMetrics::default(),
             queues: (0..QUEUES).map(|_| tokio::sync::Mutex::new(())).collect(),
         };
         if let Some(row) = core.get(&core.rows.cluster()).await? {

@@ -266,6 +266,12 @@ impl<S: MetaStore + 'static> Fixture<S> {
         self.service.update_bucket(request).await
     }
 
+    pub(crate) async fn set_document(&self, bucket: BucketId, document: BucketDocument) {
+        let change = BucketChange::SetDocument(document);
+        let request = UpdateBucket { actor: self.actor.clone(), bucket, change, commit: CommitId::random() };
+        self.service.update_bucket(request).await.unwrap();
+    }
+
     pub(crate) fn blob(&self, len_bytes: u64, place: BlobPlace) -> BlobRecord {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         BlobRecord {

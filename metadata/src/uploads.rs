@@ -456,6 +456,20 @@ impl Core {
         Err(MetadataError::Conflict)
     }
 
+    /// Removes an upload's rows, and leaves the sweep of its parts. The caller expects the upload's row.
+    pub(crate) fn remove_upload(
+        &self,
+        attempt: &mut Attempt,
+        bucket: &BucketRecord,
+        record: &UploadRecord,
+        key: &ObjectKey,
+        id: UploadId,
+    ) {
+        attempt.remove(self.rows.upload(id));
+        attempt.remove(self.rows.upload_index(record.bucket, key, record.initiated, id));
+        self.put_sweep(attempt, bucket.project, record.bucket, id);
+    }
+
     async fn plan_abort(&self, request: &AbortUpload) -> Result<Plan<Empty>, MetadataError> {
         let keys = [self.rows.bucket(request.bucket), self.rows.upload(request.upload)];
         let [bucket, upload] = self.get_rows(&keys).await?;
@@ -463,10 +477,8 @@ impl Core {
         let bucket = bucket_of(bucket.as_ref())?;
         let record = upload_of(upload.as_ref(), request.bucket, &request.key)?;
         let mut attempt = Attempt::default();
-        attempt.expect(upload_key.clone(), upload.as_ref());
-        attempt.remove(upload_key);
-        attempt.remove(self.rows.upload_index(request.bucket, &request.key, record.initiated, request.upload));
-        self.put_sweep(&mut attempt, bucket.project, request.bucket, request.upload);
+        attempt.expect(upload_key, upload.as_ref());
+        self.remove_upload(&mut attempt, &bucket, &record, &request.key, request.upload);
         let event = upload_event(EventKind::UploadAborted, &bucket, request.bucket, &request.key, request.upload);
         self.record_event(&mut attempt, request.commit, Some(&request.actor), Event { time: self.now(), ..event })?;
         Ok(Plan::Commit(attempt, Empty {}))
@@ -493,7 +505,7 @@ fn no_blob(bucket: &BucketRecord) -> BlobRecord {
 }
 
 /// An event of an upload; time and bytes are the caller's to fill in.
-fn upload_event<'a>(
+pub(crate) fn upload_event<'a>(
     kind: EventKind,
     bucket: &BucketRecord,
     id: BucketId,

@@ -10,6 +10,7 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
+use valv_lifecycle::DayLength;
 use valv_types::AccessKeyId;
 
 /// A configuration that can't be used.
@@ -31,6 +32,14 @@ pub(crate) enum ConfigError {
         /// The line, from 1.
         line: usize,
         /// What is wrong, with the key's name.
+        message: String,
+    },
+    /// An environment variable that can't be used.
+    #[error("{name}: {message}")]
+    Variable {
+        /// Which one.
+        name: &'static str,
+        /// What is wrong.
         message: String,
     },
     /// A value that is well formed but can't be used.
@@ -160,6 +169,9 @@ pub(crate) struct MetadataSection {
     pub(crate) trash: Duration,
     pub(crate) census: Duration,
     pub(crate) orphan_scan: Duration,
+    /// How long a day of lifecycle rules is: of interest to the gateway, too.
+    pub(crate) lifecycle_day: DayLength,
+    pub(crate) lifecycle_every: Duration,
     pub(crate) k: u8,
     pub(crate) m: u8,
     pub(crate) repair_bytes_per_s: u64,
@@ -315,6 +327,8 @@ struct FileMetadata {
     trash: Option<Spanned<String>>,
     census: Option<Spanned<String>>,
     orphan_scan: Option<Spanned<String>>,
+    lifecycle_day: Option<Spanned<String>>,
+    lifecycle_every: Option<Spanned<String>>,
     k: Option<Spanned<u8>>,
     m: Option<u8>,
     repair_rate: Option<Spanned<String>>,
@@ -345,7 +359,16 @@ pub(crate) struct Overrides {
     pub(crate) listen: Option<SocketAddr>,
     /// `--accept-metadata-loss`.
     pub(crate) accept_metadata_loss: bool,
+    /// `VALV_LIFECYCLE_DAY`, from the environment: an outside test suite sets it without a file.
+    pub(crate) lifecycle_day: Option<String>,
 }
+
+/// The environment variable that goes over `metadata.lifecycle_day`.
+pub(crate) const LIFECYCLE_DAY_VARIABLE: &str = "VALV_LIFECYCLE_DAY";
+/// How often all lifecycle rules are gone through when days have 24 hours.
+const LIFECYCLE_EVERY: Duration = Duration::from_secs(3600);
+/// Passes are no closer together: each looks at every row that a rule may concern.
+const LIFECYCLE_EVERY_MIN: Duration = Duration::from_secs(1);
 
 /// Reads and checks `file`, or takes the defaults.
 pub(crate) fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigError> {
@@ -382,7 +405,7 @@ impl Source<'_> {
         let has = |role| roles.contains(&role);
         let data = overrides.data.or(file.data).unwrap_or_else(|| PathBuf::from("valv-data"));
         let gateway = self.gateway(file.gateway, overrides.listen)?;
-        let metadata = self.metadata(file.metadata)?;
+        let metadata = self.metadata(file.metadata, overrides.lifecycle_day)?;
         let storage = self.storage(file.storage, &data)?;
 
         if has(Role::Gateway) && !has(Role::Metadata) && gateway.metadata.is_none() {
@@ -542,13 +565,22 @@ impl Source<'_> {
         Ok(hosts)
     }
 
-    fn metadata(&self, file: FileMetadata) -> Result<MetadataSection, ConfigError> {
+    fn metadata(&self, file: FileMetadata, lifecycle_day: Option<String>) -> Result<MetadataSection, ConfigError> {
         let k_span = file.k.as_ref().map(Spanned::span).unwrap_or_default();
         let (k, m) = (file.k.map_or(4, Spanned::into_inner), file.m.unwrap_or(2));
         if k == 0 || m == 0 || u16::from(k) + u16::from(m) > 32 {
             return Err(self.value(k_span, "metadata.k", "a pool needs 1 <= k, 1 <= m and k + m <= 32"));
         }
+        let lifecycle_day = self.lifecycle_day(&file.lifecycle_day, lifecycle_day)?;
+        let lifecycle_every = LIFECYCLE_EVERY.min(lifecycle_day.length() / 10).max(LIFECYCLE_EVERY_MIN);
+        let lifecycle_every = self.duration_or(&file.lifecycle_every, "metadata.lifecycle_every", lifecycle_every)?;
+        if lifecycle_every < LIFECYCLE_EVERY_MIN {
+            let span = file.lifecycle_every.as_ref().map(Spanned::span).unwrap_or_default();
+            return Err(self.value(span, "metadata.lifecycle_every", "must be at least 1s"));
+        }
         Ok(MetadataSection {
+            lifecycle_day,
+            lifecycle_every,
             listen: file.listen.as_ref().map(|text| self.loopback(text, "metadata.listen")).transpose()?,
             storage: self.loopback_urls(&file.storage, "metadata.storage")?,
             trash: self.duration_or(&file.trash, "metadata.trash", Duration::from_secs(24 * 3600))?,
@@ -560,6 +592,22 @@ impl Source<'_> {
                 None => 256 * MIB,
                 Some(text) => self.bytes(text, "metadata.repair_rate")?.max(MIB),
             },
+        })
+    }
+
+    /// The length of a day: what the environment says, or the file, or 24 hours.
+    fn lifecycle_day(&self, file: &Option<Spanned<String>>, over: Option<String>) -> Result<DayLength, ConfigError> {
+        let range = "must be 1s to 24h";
+        if let Some(text) = over {
+            return parse_duration(&text).and_then(DayLength::new).ok_or_else(|| ConfigError::Variable {
+                name: LIFECYCLE_DAY_VARIABLE,
+                message: format!("{text:?}: {range}"),
+            });
+        }
+        let length = self.duration_or(file, "metadata.lifecycle_day", DayLength::CALENDAR.length())?;
+        DayLength::new(length).ok_or_else(|| {
+            let span = file.as_ref().map(Spanned::span).unwrap_or_default();
+            self.value(span, "metadata.lifecycle_day", range)
         })
     }
 
@@ -809,6 +857,30 @@ mod tests {
         ] {
             let error = check(&text).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{text:?} gave {error:?}");
+        }
+    }
+
+    #[test]
+    fn lifecycle_days_may_be_short_and_passes_follow_them() {
+        let section = |text: &str| check(&format!("[metadata]\n{text}")).unwrap().metadata;
+        let both =
+            |section: MetadataSection| (section.lifecycle_day.length().as_secs(), section.lifecycle_every.as_secs());
+        assert_eq!(both(section("")), (86_400, 3_600));
+        assert_eq!(both(section("lifecycle_day = '1h'")), (3_600, 360));
+        assert_eq!(both(section("lifecycle_day = '2s'")), (2, 1));
+        assert_eq!(both(section("lifecycle_day = '2s'\nlifecycle_every = '7s'")), (2, 7));
+        let over = |text: &str| {
+            let overrides = Overrides { lifecycle_day: Some(text.to_owned()), ..Overrides::default() };
+            Source { file: PathBuf::from("valv.toml"), text: "[metadata]\nlifecycle_day = '1h'" }.check(overrides)
+        };
+        assert_eq!(both(over("10s").unwrap().metadata), (10, 1));
+        assert_eq!(over("never").unwrap_err().to_string(), "VALV_LIFECYCLE_DAY: \"never\": must be 1s to 24h");
+        for (text, expected) in [
+            ("lifecycle_day = '25h'", "valv.toml:2: metadata.lifecycle_day: must be 1s to 24h"),
+            ("lifecycle_day = '10ms'", "valv.toml:2: metadata.lifecycle_day: must be 1s to 24h"),
+            ("lifecycle_every = '0s'", "valv.toml:2: metadata.lifecycle_every: must be at least 1s"),
+        ] {
+            assert_eq!(check(&format!("[metadata]\n{text}")).unwrap_err().to_string(), expected);
         }
     }
 

@@ -104,6 +104,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
                 data: args.data,
                 listen: args.listen,
                 accept_metadata_loss: args.accept_metadata_loss,
+                lifecycle_day: std::env::var(config::LIFECYCLE_DAY_VARIABLE).ok(),
             };
             server::run(config::load(args.config.as_deref(), overrides)?).await
         }

@@ -13,6 +13,7 @@ use crate::conditions::write_condition;
 use crate::encryption::Use;
 use crate::error::{S3Code, S3Error};
 use crate::host::AddressingStyle;
+use crate::lifecycle::Expiring;
 use crate::limits::{OBJECT_LEN_BYTES_MAX, PART_LEN_BYTES_MIN, PART_NUMBER_MAX, XML_BODY_LEN_BYTES_MAX};
 use crate::payload::{Payload, PayloadMode};
 use crate::request_id::RequestId;
@@ -223,11 +224,14 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
 
     let request =
         ListParts { bucket: bucket.id, key: key.clone(), upload: id, after: 0, limit: u32::from(PART_NUMBER_MAX) };
+    let mut expiring = Expiring::default();
     let (assembled, sealing) = match cx.shared.metadata.list_parts(request).await {
         Ok(uploaded) => {
             let sealing = encryption::upload(&bucket, &uploaded.upload, customer)?;
             let assembled = assemble(&uploaded.upload, &uploaded.parts, &list)?;
             check_object(&cx.headers, &assembled, list.len())?;
+            let tags = &uploaded.upload.attributes.tags;
+            expiring = Expiring::of(cx, &bucket, &key, assembled.len_bytes, tags).await;
             (assembled, sealing)
         }
         // Perhaps it is complete already and its answer was lost: metadata knows, and gives the same answer again.
@@ -255,6 +259,7 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
         key: request.key.as_bytes().to_vec(),
         parts: list.len(),
         sealing: sealing.headers(cx),
+        expiring,
     };
     let shared = Arc::clone(&cx.shared);
     let work: Work = Box::pin(async move {
@@ -279,6 +284,8 @@ struct Told {
     parts: usize,
     /// The headers that tell how the object is sealed.
     sealing: HeaderMap,
+    /// Told only by an answer whose headers have not gone ahead of the outcome.
+    expiring: Expiring,
 }
 
 impl Told {
@@ -305,6 +312,7 @@ async fn answer(mut work: Work, told: Told, silence: Duration, id: RequestId) ->
         let mut response = xml(told.document(&written));
         add_version(response.headers_mut(), written.shown);
         response.headers_mut().extend(told.sealing);
+        told.expiring.add(response.headers_mut(), written.order);
         return Ok(response);
     }
     let sealing = told.sealing.clone();
@@ -503,6 +511,7 @@ mod tests {
             location: "http://h/b/k".to_owned(),
             parts: 1,
             sealing: HeaderMap::new(),
+            expiring: Expiring::default(),
         }
     }
 

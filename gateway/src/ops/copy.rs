@@ -23,6 +23,7 @@ use crate::encryption::{AnswerTo, Asked, Sealing, Use};
 use crate::error::{S3Code, S3Error};
 use crate::host::{checked_key, percent_decode_strict};
 use crate::http_date;
+use crate::lifecycle::Expiring;
 use crate::limits::PUT_LEN_BYTES_MAX;
 use crate::range::ByteRange;
 use crate::xml::{Namespace, Writer};
@@ -182,6 +183,7 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     let sealing = encryption::new_object(cx, &bucket, asked_encryption).await?;
     let mut attributes = merge(cx, &source, asked, metadata_directive, tagging_directive)?;
     attributes.encryption = sealing.to_record()?;
+    let expiring = Expiring::of(cx, &bucket, &key, source.len_bytes(), &attributes.tags).await;
     // What a customer's key is needed for is never shared: each copy has the key that its own request brought.
     let has_customer = sealing.encryption.is_customer() || source.sealing.encryption.is_customer();
     let written = if bucket.project == source.bucket.project && !has_customer {
@@ -218,6 +220,7 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     let headers = response.headers_mut();
     written_headers(headers, &written);
     encryption::add_headers(cx, &sealing, headers, AnswerTo::Write);
+    expiring.add(headers, written.order);
     // The answer's body has them; the headers would be taken for the document's.
     for one in &written.checksums {
         headers.remove(checksum::header_name(one.algorithm));

@@ -11,6 +11,7 @@ use crate::conditions::{EtagList, ReadConditions, Verdict};
 use crate::encryption::AnswerTo;
 use crate::error::{S3Code, S3Error};
 use crate::http_date;
+use crate::lifecycle::Expiring;
 use crate::limits::PART_NUMBER_MAX;
 use crate::range::ByteRange;
 use crate::router::Operation;
@@ -73,6 +74,11 @@ pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
         }
     }
 
+    // As AWS, which says nothing of a version that is asked for by its id, be it the current one.
+    if cx.version()? == VersionSelector::Current {
+        let expiring = Expiring::of(cx, &bucket, cx.key()?, version.len_bytes, &version.attributes.tags).await;
+        expiring.add(&mut headers, version.order);
+    }
     let asked = Asked::read(cx, &bucket, &found).await?;
     let len_bytes = version.len_bytes;
     let (code, range) = match &asked {

@@ -16,6 +16,7 @@ pub(crate) mod encryption;
 pub(crate) mod errors;
 pub(crate) mod get;
 pub(crate) mod headers;
+pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod multipart;
@@ -65,6 +66,9 @@ pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
         GetBucketEncryption => encryption::get(cx).await,
         PutBucketEncryption => encryption::put(cx, payload).await,
         DeleteBucketEncryption => encryption::delete(cx).await,
+        GetBucketLifecycle => lifecycle::get(cx).await,
+        PutBucketLifecycle => lifecycle::put(cx, payload).await,
+        DeleteBucketLifecycle => lifecycle::delete(cx).await,
         GetBucketTagging => tagging::get_bucket(cx).await,
         PutBucketTagging => tagging::put_bucket(cx, payload).await,
         DeleteBucketTagging => tagging::delete_bucket(cx).await,
@@ -77,9 +81,6 @@ pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
         | PutBucketPolicy
         | DeleteBucketPolicy
         | GetBucketPolicyStatus
-        | GetBucketLifecycle
-        | PutBucketLifecycle
-        | DeleteBucketLifecycle
         | GetBucketOwnershipControls
         | PutBucketOwnershipControls
         | DeleteBucketOwnershipControls

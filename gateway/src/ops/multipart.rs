@@ -14,6 +14,7 @@ use crate::checksum;
 use crate::encryption::{AnswerTo, Use};
 use crate::error::{S3Code, S3Error};
 use crate::http_date;
+use crate::lifecycle::add_abort;
 use crate::payload::Payload;
 use crate::xml::{Encoding, Namespace, Writer};
 use http::{HeaderValue, StatusCode};
@@ -78,6 +79,7 @@ pub(crate) async fn create(cx: &Context) -> Answer {
     }));
     let headers = response.headers_mut();
     encryption::add_headers(cx, &sealing, headers, AnswerTo::Write);
+    add_abort(cx, headers, &bucket, &upload.key, upload.initiated).await;
     if let Some((algorithm, kind)) = checksum {
         headers.insert("x-amz-checksum-algorithm", HeaderValue::from_static(checksum::algorithm_name(algorithm)));
         headers.insert("x-amz-checksum-type", HeaderValue::from_static(checksum::type_name(kind)));
@@ -205,7 +207,7 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
         None => None,
         Some(id) => cx.shared.principals.user(id).await?,
     };
-    Ok(xml(Writer::document("ListPartsResult", Namespace::S3, |xml| {
+    let mut response = xml(Writer::document("ListPartsResult", Namespace::S3, |xml| {
         xml.text("Bucket", &bucket.name);
         xml.key("Key", upload.key.as_bytes(), encoding);
         xml.text("UploadId", &upload.id.to_string());
@@ -244,5 +246,7 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
                 }
             });
         }
-    })))
+    }));
+    add_abort(cx, response.headers_mut(), &bucket, &upload.key, upload.initiated).await;
+    Ok(response)
 }

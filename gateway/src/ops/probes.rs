@@ -29,7 +29,6 @@ pub(crate) async fn run(cx: &Context, mut payload: Payload) -> Answer {
             Ok(xml(acl(owner)))
         }
         GetBucketPolicy | GetBucketPolicyStatus => Err(S3Error::no_such_document(BucketDocumentKind::Policy)),
-        GetBucketLifecycle => Err(S3Error::no_such_document(BucketDocumentKind::Lifecycle)),
         GetBucketWebsite => Err(S3Error::no_such_document(BucketDocumentKind::Website)),
         GetBucketReplication => Err(S3Code::ReplicationConfigurationNotFoundError.into()),
         GetBucketAnalytics | GetBucketInventory | GetBucketMetrics | GetBucketIntelligentTiering => {
@@ -48,7 +47,7 @@ pub(crate) async fn run(cx: &Context, mut payload: Payload) -> Answer {
         ListBucketIntelligentTiering => Ok(xml(empty_list("ListBucketIntelligentTieringConfigurationsOutput"))),
 
         // There is nothing to remove, or the default is all there is.
-        DeleteBucketPolicy | DeleteBucketLifecycle | DeleteBucketWebsite | DeleteBucketReplication => Ok(no_content()),
+        DeleteBucketPolicy | DeleteBucketWebsite | DeleteBucketReplication => Ok(no_content()),
 
         PutBucketAcl => put_acl(cx),
         PutBucketOwnershipControls => accept(cx, &mut payload, "OwnershipControls", is_owner_enforced).await,

@@ -10,6 +10,7 @@ use super::{Answer, status};
 use crate::access::Action;
 use crate::conditions::write_condition;
 use crate::encryption::AnswerTo;
+use crate::lifecycle::{Expiring, len_of};
 use crate::payload::Payload;
 use http::StatusCode;
 use valv_metadata_api::{ChecksumAlgorithm, PutObject};
@@ -48,6 +49,7 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
         commit: CommitId::random(),
     };
     let key = request.key.clone();
+    let expiring = Expiring::of(cx, &bucket, &key, len_of(&request.body), &request.attributes.tags).await;
     let written = cx
         .shared
         .commit_blob(finished.guard, move |metadata| {
@@ -59,5 +61,6 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
     let mut response = status(StatusCode::OK);
     written_headers(response.headers_mut(), &written);
     encryption::add_headers(cx, &sealing, response.headers_mut(), AnswerTo::Write);
+    expiring.add(response.headers_mut(), written.order);
     Ok(response)
 }

@@ -11,6 +11,9 @@ use crate::store::{MetaStore, RocksConfig, RocksMetaStore, Start};
 use crate::testing::{Fixture, MemoryStore, block_on};
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use valv_lifecycle::{
+    Configuration, Expiration, Filter, FilterForm, MinimumSize, NoncurrentExpiration, Rule, Scope, SizeBounds, Status,
+};
 use valv_metadata_api::*;
 use valv_types::{BlobId, BucketId, CommitId, TimestampMicros, VersionId};
 
@@ -57,13 +60,15 @@ enum Call {
     /// Brings back what was removed last.
     Undelete,
     Purge,
+    /// A lifecycle pass under rules by which every version is due.
+    Lifecycle,
     /// Time passes, beyond every date that was set.
     Forward,
     /// The service ends and another starts, whose clock is where it was when it was last persisted.
     Back,
 }
 
-const CALLS: [Call; 29] = {
+const CALLS: [Call; 30] = {
     use Call::*;
     use RetentionMode::{Compliance, Governance};
     use Which::{Newest, Oldest};
@@ -95,6 +100,7 @@ const CALLS: [Call; 29] = {
         Default(Some(Governance)),
         Undelete,
         Purge,
+        Lifecycle,
         Forward,
         Back,
     ]
@@ -130,12 +136,14 @@ impl<S: MetaStore + 'static> Run<S> {
         let core = &fixture.service.0;
         core.clock.persist(core.store.as_ref(), &core.rows).await.unwrap();
         let bucket = fixture.bucket("first", true).await;
+        fixture.set_document(bucket, everything_goes()).await;
         Self { fixture, bucket, key: 0, removed: Vec::new(), tally: Vec::new(), buckets: 0 }
     }
 
     async fn fresh_bucket(&mut self) {
         self.buckets += 1;
         self.bucket = self.fixture.bucket(&format!("bucket-{}", self.buckets), true).await;
+        self.fixture.set_document(self.bucket, everything_goes()).await;
         self.removed.clear();
         self.key = 0;
     }
@@ -275,6 +283,12 @@ impl<S: MetaStore + 'static> Run<S> {
                 service.undelete(&self.fixture.actor, *version).await.is_ok()
             }
             Call::Purge => service.purge_trash().await.is_ok(),
+            Call::Lifecycle => {
+                let later = TimestampMicros::now().plus_secs(10 * 24 * 60 * 60);
+                let counts = service.run_lifecycle(later).await.unwrap();
+                assert_eq!((counts.left, counts.failed), (0, 0));
+                counts.expired + counts.covered + counts.noncurrent + counts.markers + counts.uploads > 0
+            }
             Call::Forward => {
                 service.0.clock.advance_secs(2 * 24 * 60 * 60);
                 true
@@ -395,6 +409,21 @@ impl<S: MetaStore + 'static> Run<S> {
             assert!(refused > 0 || !can_be_refused, "{call:?} was never refused");
         }
     }
+}
+
+/// Rules by which everything goes after a day.
+fn everything_goes() -> BucketDocument {
+    let filter = Filter::new(FilterForm::Single, None, Vec::new(), SizeBounds::default()).unwrap();
+    let rule = Rule::new(
+        "all".to_owned(),
+        Status::Enabled,
+        Scope::Filter(filter),
+        Some(Expiration::days(1).unwrap()),
+        Some(NoncurrentExpiration::new(1, None).unwrap()),
+        Some(Rule::abort_days(1).unwrap()),
+    );
+    let body = Configuration::new(vec![rule.unwrap()], MinimumSize::default()).unwrap().encode();
+    BucketDocument { kind: BucketDocumentKind::Lifecycle, body }
 }
 
 /// The one sentence. `now` is cluster time before the call.

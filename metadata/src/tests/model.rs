@@ -1,13 +1,22 @@
 //! Random orders of calls on a bucket's versions, against a model that is nothing but lists.
 
+use crate::MetadataConfig;
 use crate::testing::{Fixture, block_on};
 use proptest::prelude::*;
 use std::collections::BTreeSet;
+use std::time::Duration;
+use valv_lifecycle::{
+    Configuration, DayLength, Expiration, Filter, FilterForm, MinimumSize, NoncurrentExpiration, Rule, Scope,
+    SizeBounds, Status,
+};
 use valv_metadata_api::*;
 use valv_types::{BlobId, BucketId, TimestampMicros, VersionId};
 
 const KEYS: [&[u8]; 3] = [b"a", b"a\0", b"b"];
 const RETENTION_SECS: u64 = 1_000;
+/// Rules count in hours, so that a pass now finds nothing due and one in [`LATER_SECS`] everything.
+const DAY_SECS: u64 = 3_600;
+const LATER_SECS: u64 = 100 * DAY_SECS;
 
 #[derive(Debug, Clone)]
 enum Op {
@@ -22,6 +31,7 @@ enum Op {
     Tags { key: usize, at: usize },
     Time { secs: u64 },
     Purge,
+    Lifecycle { later: bool },
 }
 
 fn mode() -> impl Strategy<Value = RetentionMode> {
@@ -45,7 +55,40 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (key, 0..6usize).prop_map(|(key, at)| Op::Tags { key, at }),
         1 => prop_oneof![Just(1u64), Just(RETENTION_SECS)].prop_map(|secs| Op::Time { secs }),
         1 => Just(Op::Purge),
+        2 => prop::bool::weighted(0.8).prop_map(|later| Op::Lifecycle { later }),
     ]
+}
+
+/// The rules of a run: keys that begin with `a` expire; of noncurrent versions so many newer ones are kept; delete
+/// markers with nothing under them go.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
+    expires: bool,
+    noncurrent: Option<Option<i64>>,
+    markers: bool,
+}
+
+fn rules() -> impl Strategy<Value = Rules> {
+    (any::<bool>(), prop::option::of(prop::option::of(1..3i64)), any::<bool>())
+        .prop_map(|(expires, noncurrent, markers)| Rules { expires, noncurrent, markers })
+}
+
+impl Rules {
+    fn document(self) -> BucketDocument {
+        let rule = |id: &str, prefix: &str, expiration, noncurrent| {
+            let filter = Filter::new(FilterForm::Single, Some(prefix.to_owned()), vec![], SizeBounds::default());
+            Rule::new(id.to_owned(), Status::Enabled, Scope::Filter(filter.unwrap()), expiration, noncurrent, None)
+        };
+        let noncurrent = self.noncurrent.map(|newer| NoncurrentExpiration::new(10, newer).unwrap());
+        let made = [
+            rule("expires", "a", self.expires.then(|| Expiration::days(10).unwrap()), None),
+            rule("noncurrent", "", None, noncurrent),
+            rule("markers", "", Some(Expiration::DeleteMarker(self.markers)), None),
+        ];
+        let rules = made.into_iter().flatten().collect();
+        let body = Configuration::new(rules, MinimumSize::default()).unwrap().encode();
+        BucketDocument { kind: BucketDocumentKind::Lifecycle, body }
+    }
 }
 
 #[derive(Debug, Clone)]
@@ -99,6 +142,7 @@ struct Run {
     fixture: Fixture,
     bucket: BucketId,
     model: Model,
+    rules: Rules,
 }
 
 impl Run {
@@ -148,6 +192,7 @@ impl Run {
             Op::Purge => {
                 self.fixture.service.purge_trash().await.unwrap();
             }
+            Op::Lifecycle { later } => self.lifecycle(later).await,
         }
     }
 
@@ -259,6 +304,56 @@ impl Run {
         }
     }
 
+    async fn lifecycle(&mut self, later: bool) {
+        let now = TimestampMicros::now().plus_secs(if later { LATER_SECS } else { 0 });
+        let counts = self.fixture.service.run_lifecycle(now).await.unwrap();
+        assert_eq!((counts.left, counts.failed), (0, 0));
+        let listed = self.fixture.versions(self.bucket).await;
+        let cluster_time = self.now();
+        for (at, name) in KEYS.iter().enumerate() {
+            let versions = self.model.keys[at].clone();
+            let Some(current) = versions.first().cloned() else { continue };
+            if let (true, Some(kept)) = (later, self.rules.noncurrent) {
+                let kept = kept.unwrap_or(0) as usize;
+                let mut place = 0;
+                self.model.keys[at].retain(|version| {
+                    // The current version stands at 0, so noncurrent version n has n - 1 newer noncurrent ones.
+                    place += 1;
+                    place == 1 || place - 2 < kept || locked(version, false, cluster_time)
+                });
+            }
+            if current.marker {
+                // Rules look at a key as the scan saw it: a marker whose versions went in this pass goes in the next.
+                let goes = self.rules.markers || (later && self.rules.expires && name.starts_with(b"a"));
+                if goes && versions.len() == 1 {
+                    self.model.keys[at].clear();
+                }
+                continue;
+            }
+            if !(later && self.rules.expires && name.starts_with(b"a")) {
+                continue;
+            }
+            if self.model.versioning == Versioning::Unversioned {
+                if !locked(&current, false, cluster_time) {
+                    self.model.keys[at].clear();
+                }
+                continue;
+            }
+            // The marker's id is the commit's, which nobody else knows.
+            let top = listed.iter().find(|entry| entry.key.as_bytes() == *name).unwrap();
+            let marker = Version {
+                id: top.id,
+                null: false,
+                marker: true,
+                etag: String::new(),
+                blob: None,
+                retention: None,
+                hold: false,
+            };
+            self.model.add(at, marker);
+        }
+    }
+
     /// The bucket as listed and read equals the model.
     async fn compare(&self) {
         let listed = self.fixture.versions(self.bucket).await;
@@ -316,14 +411,18 @@ proptest! {
     #[test]
     fn any_order_of_calls_agrees_with_the_model_and_leaks_no_blob(
         lock in any::<bool>(),
+        rules in rules(),
         ops in prop::collection::vec(op(), 1..40),
     ) {
         block_on(async {
-            let fixture = Fixture::new().await;
+            let lifecycle_day = DayLength::new(Duration::from_secs(DAY_SECS)).unwrap();
+            let config = MetadataConfig { trash_secs: 0, lifecycle_day, ..MetadataConfig::default() };
+            let fixture = Fixture::with_config(config).await;
             let bucket = fixture.bucket("model", lock).await;
+            fixture.set_document(bucket, rules.document()).await;
             let versioning = if lock { Versioning::Enabled } else { Versioning::Unversioned };
             let model = Model { versioning, lock, keys: Default::default(), shards: BTreeSet::new() };
-            let mut run = Run { fixture, bucket, model };
+            let mut run = Run { fixture, bucket, model, rules };
             for op in ops {
                 run.apply(op).await;
                 run.compare().await;

@@ -88,8 +88,14 @@ pub(crate) async fn start(
     if tokio::time::timeout(DISKS_WAIT_MAX, store.wait_until_ready()).await.is_err() {
         tracing::warn!("no disk takes the metadata's mirror yet: nothing can be changed until one does");
     }
-    let service_config = MetadataConfig { trash_secs: section.trash.as_secs(), ..MetadataConfig::default() };
+    let service_config = MetadataConfig {
+        trash_secs: section.trash.as_secs(),
+        lifecycle_day: section.lifecycle_day,
+        lifecycle_every_ms: u64::try_from(section.lifecycle_every.as_millis())?,
+        ..MetadataConfig::default()
+    };
     let service = MetadataService::open(service_config, store.clone(), keys).await?;
+    service.register_metrics(registry)?;
     bootstrap(&service, service_config.cell, config, folder, &shards).await?;
     let first_key = users::ensure_all(&service, config).await?;
 
