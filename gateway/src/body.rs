@@ -4,12 +4,15 @@ use crate::error::{S3Code, S3Error};
 use bytes::Bytes;
 use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
+use parking_lot::Mutex;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 /// The body of a request. The first poll is what sends `100 Continue`.
 ///
@@ -21,8 +24,55 @@ use std::task::{Context, Poll};
 /// ```
 pub struct RequestBody {
     source: Source,
-    /// Set when nothing is left to read: whether the connection can be used again depends on it.
-    ended: Arc<AtomicBool>,
+    rest: Arc<RestOfBody>,
+}
+
+/// What is left of a request's body when whoever had it has dropped it: whether the connection can be used again depends
+/// on it.
+pub(crate) struct RestOfBody {
+    /// Set when nothing is left to read.
+    ended: AtomicBool,
+    /// The body itself, if it was dropped before its end.
+    unread: Mutex<Option<Incoming>>,
+}
+
+impl RestOfBody {
+    fn new(ended: bool) -> Arc<Self> {
+        Arc::new(Self { ended: AtomicBool::new(ended), unread: Mutex::new(None) })
+    }
+
+    /// Whether nothing is left. If something is, reads and throws away what comes within `time_max`.
+    pub(crate) async fn discard(&self, time_max: Duration) -> bool {
+        if self.ended.load(Ordering::Relaxed) {
+            return true;
+        }
+        let Some(mut unread) = self.unread.lock().take() else { return false };
+        let discard = async {
+            while let Some(frame) = unread.frame().await {
+                if frame.is_err() {
+                    return false;
+                }
+            }
+            true
+        };
+        tokio::time::timeout(time_max, discard).await.unwrap_or(false)
+    }
+
+    /// Whether nothing is left.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ended.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for RequestBody {
+    fn drop(&mut self) {
+        if self.rest.is_empty() {
+            return;
+        }
+        if let Source::Connection(incoming) = std::mem::replace(&mut self.source, Source::Memory(Bytes::new())) {
+            *self.rest.unread.lock() = Some(incoming);
+        }
+    }
 }
 
 enum Source {
@@ -33,20 +83,20 @@ enum Source {
 impl RequestBody {
     /// A body that comes off a connection.
     pub fn new(incoming: Incoming) -> Self {
-        let ended = Arc::new(AtomicBool::new(incoming.is_end_stream()));
-        Self { source: Source::Connection(incoming), ended }
+        let rest = RestOfBody::new(incoming.is_end_stream());
+        Self { source: Source::Connection(incoming), rest }
     }
 
-    /// Tells whether the body has been read to its end, also after it was dropped.
-    pub(crate) fn ended(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.ended)
+    /// What will be left of the body when it has been dropped.
+    pub(crate) fn rest(&self) -> Arc<RestOfBody> {
+        Arc::clone(&self.rest)
     }
 }
 
 impl From<Bytes> for RequestBody {
     fn from(bytes: Bytes) -> Self {
-        let ended = Arc::new(AtomicBool::new(bytes.is_empty()));
-        Self { source: Source::Memory(bytes), ended }
+        let rest = RestOfBody::new(bytes.is_empty());
+        Self { source: Source::Memory(bytes), rest }
     }
 }
 
@@ -76,7 +126,7 @@ impl Body for RequestBody {
             Source::Memory(bytes) => Some(Ok(Frame::data(std::mem::take(bytes)))),
         };
         if frame.is_none() || self.is_end_stream() {
-            self.ended.store(true, Ordering::Relaxed);
+            self.rest.ended.store(true, Ordering::Relaxed);
         }
         Poll::Ready(frame)
     }
@@ -247,7 +297,6 @@ impl Body for ResponseBody {
 mod tests {
     use super::*;
     use futures_util::stream;
-    use http_body_util::BodyExt as _;
 
     async fn collect(body: ResponseBody) -> Result<Vec<u8>, S3Code> {
         body.collect().await.map(|all| all.to_bytes().to_vec()).map_err(|error| error.code())

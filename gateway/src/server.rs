@@ -250,9 +250,12 @@ impl Shared {
     }
 }
 
-/// An unread body that hyper drains by itself when it has arrived with the headers, and the connection goes on. A longer one
-/// costs the connection, and the client is told so.
+/// An unread body that is thrown away, so that the connection goes on. A longer one costs the connection, and the client is
+/// told so.
 const TINY_BODY_LEN_BYTES_MAX: u64 = 8 * 1024;
+/// How long the answer waits for such a body. It is on its way with the head or right behind it, often in a segment of its
+/// own, so this is a few round trips.
+const TINY_BODY_TIME_MAX: Duration = Duration::from_secs(1);
 
 /// Asks the handler, and adds what every response carries.
 async fn answer(handler: &dyn Handler, request: Request<Incoming>, conn: ConnInfo) -> Response<ResponseBody> {
@@ -264,10 +267,11 @@ async fn answer(handler: &dyn Handler, request: Request<Incoming>, conn: ConnInf
     // A client that waits for 100 Continue may or may not send its body after a refusal: nobody can tell what comes next.
     let is_tiny = request.body().size_hint().exact().is_some_and(|len| len <= TINY_BODY_LEN_BYTES_MAX)
         && !request.headers().contains_key(EXPECT);
-    let ended = request.body().ended();
+    let rest = request.body().rest();
     let mut response = handler.handle(request, conn).await;
+    let is_read = if is_tiny { rest.discard(TINY_BODY_TIME_MAX).await } else { rest.is_empty() };
     let headers = response.headers_mut();
-    if !is_tiny && !ended.load(Ordering::Relaxed) {
+    if !is_read {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     // Both ids are hexadecimal or base64, which every header may hold.

@@ -256,6 +256,23 @@ def test_versions_and_locks_are_made_as_by_a_put(shared, s3):
     assert error_code(refused.value) == "AccessDenied"
 
 
+def test_a_file_is_sealed_under_the_customers_key(shared, s3, bucket):
+    key = random_bytes(32, seed=5)
+    customer = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": key}
+    fields = {
+        "x-amz-server-side-encryption-customer-algorithm": "AES256",
+        "x-amz-server-side-encryption-customer-key": base64.b64encode(key).decode(),
+        "x-amz-server-side-encryption-customer-key-MD5": base64.b64encode(hashlib.md5(key).digest()).decode(),
+    }
+    made = s3.generate_presigned_post(bucket, "k", Conditions=any_of(*fields))
+    response = post(shared, bucket, form({**made["fields"], **fields}))
+    assert response.status == 204, response.data
+    assert response.headers["x-amz-server-side-encryption-customer-algorithm"] == "AES256"
+    assert s3.get_object(Bucket=bucket, Key="k", **customer)["Body"].read() == FILE
+    with pytest.raises(ClientError):
+        s3.get_object(Bucket=bucket, Key="k")
+
+
 BASE = any_of("key") + [["content-length-range", 0, 1 << 20]]
 
 

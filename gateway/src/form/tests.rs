@@ -348,6 +348,10 @@ fn a_form_is_held_to_every_condition() {
         (r#", ["starts-with", "$Content-Type", "image/p"]"#, failed(r#"["starts-with", "$Content-Type", "image/p"]"#)),
         (r#", ["starts-with", "$absent", ""]"#, failed(r#"["starts-with", "$absent", ""]"#)),
         (r#", ["eq", "$absent", ""]"#, failed(r#"["eq", "$absent", ""]"#)),
+        (
+            r#", {"X-Amz-Server-Side-Encryption-Customer-Key": "secret"}"#,
+            failed(r#"["eq", "$X-Amz-Server-Side-Encryption-Customer-Key", "(not shown)"]"#),
+        ),
         (r#", {"bucket": "other"}"#, failed(r#"["eq", "$bucket", "other"]"#)),
         (r#", ["content-length-range", "few", "10"]"#, failed(r#"["content-length-range", "few", "10"]"#)),
     ] {

@@ -211,11 +211,20 @@ async fn a_client_that_is_still_sending_hears_why_it_was_refused() {
 async fn a_small_unread_body_does_not_cost_the_connection() {
     let server = Running::start(ServerConfig::default(), None).await;
     let mut stream = server.connect().await;
-    for _ in 0..2 {
-        stream.write_all(b"PUT /refuse HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc").await.expect("send");
+    stream.set_nodelay(true).expect("socket");
+    for (now, later) in [("abc", ""), ("a", "bc"), ("", "abc")] {
+        // The rest comes in a segment of its own, when the refusal has been decided.
+        let head = format!("PUT /refuse HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n{now}");
+        stream.write_all(head.as_bytes()).await.expect("send");
+        tokio::task::yield_now().await;
+        stream.write_all(later.as_bytes()).await.expect("send");
         let (answer, _) = read_response(&mut stream).await.expect("answer");
-        assert!(answer.starts_with("http/1.1 403"), "{answer}");
+        assert!(answer.starts_with("http/1.1 403") && !answer.contains("connection: close"), "{answer}");
     }
+    // A client that never sends it is answered all the same, and told that the connection ends.
+    stream.write_all(b"PUT /refuse HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n").await.expect("send");
+    let (answer, _) = read_response(&mut stream).await.expect("answer");
+    assert!(answer.starts_with("http/1.1 403") && answer.contains("connection: close"), "{answer}");
     server.stop().await;
 }
 

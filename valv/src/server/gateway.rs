@@ -102,6 +102,7 @@ pub(crate) async fn start(
     let server_config = ServerConfig {
         connections_max: section.connections_max,
         header_timeout: section.idle_timeout.max(Duration::from_secs(1)),
+        write_stall_timeout: section.idle_timeout.max(Duration::from_secs(1)),
         ..ServerConfig::default()
     };
     let mut addresses = Vec::with_capacity(listeners.len());
