@@ -211,6 +211,9 @@ pub struct Attributes {
     #[n(6)]
     #[cbor(with = "minicbor::bytes")]
     pub encryption: Vec<u8>,
+    /// Who owns the version, if that is somebody else than who writes it.
+    #[n(7)]
+    pub owner: Option<UserId>,
 }
 
 /// A date before which a version can't be removed.
@@ -245,7 +248,7 @@ pub struct ObjectVersion {
     /// The bytes.
     #[n(5)]
     pub body: Body,
-    /// Who wrote it.
+    /// Who owns it; `None` for what nobody signed for.
     #[n(6)]
     pub owner: Option<UserId>,
     /// Retention, if any.

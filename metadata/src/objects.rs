@@ -109,7 +109,7 @@ impl Core {
             flags: if is_null { FLAG_NULL } else { 0 } | if lock.legal_hold { FLAG_LEGAL_HOLD } else { 0 },
             len_bytes: new.len_bytes,
             body: new.body,
-            owner: making.actor.user,
+            owner: new.attributes.owner.or(making.actor.user),
             retention: lock.retention,
             key_version: sealed.key_version,
             sealed: sealed.bytes,

@@ -15,7 +15,7 @@ mod watch;
 pub use action::Action;
 pub(crate) use asker::Asker;
 pub use principals::Principals;
-pub(crate) use rules::{About, ObjectFacts, Rules, RulesCache, read_public_access_block};
+pub(crate) use rules::{About, ObjectFacts, Rules, RulesCache, read_ownership, read_public_access_block};
 pub(crate) use watch::{AccessWatch, Judged};
 
 use crate::error::{S3Code, S3Error};

@@ -107,7 +107,7 @@ async fn pages(
 pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
     cx.signed()?;
     let name = cx.bucket_name()?.to_owned();
-    check_open(cx)?;
+    let documents = super::acl::of_new_bucket(cx).await?;
     let object_lock = match text(&cx.headers, "x-amz-bucket-object-lock-enabled") {
         None => false,
         Some(flag) if flag.eq_ignore_ascii_case("true") => true,
@@ -136,7 +136,7 @@ pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
         namespace: cx.signed()?.grant.namespace,
         name: name.clone(),
         object_lock,
-        documents: Vec::new(),
+        documents,
         commit: CommitId::random(),
     };
     let created = cx
@@ -155,22 +155,6 @@ pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
     let mut response = status(StatusCode::OK);
     response.headers_mut().insert(LOCATION, header_value(&format!("/{name}")));
     Ok(response)
-}
-
-/// Refuses to create a bucket that others may use: buckets are owned by their project and have no ACLs.
-fn check_open(cx: &Context) -> Result<(), S3Error> {
-    let is_granted = cx.headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-"));
-    match text(&cx.headers, "x-amz-acl") {
-        None | Some("private") if !is_granted => {}
-        _ => return Err(S3Code::InvalidBucketAclWithObjectOwnership.into()),
-    }
-    match text(&cx.headers, "x-amz-object-ownership") {
-        None | Some("BucketOwnerEnforced") => Ok(()),
-        Some("BucketOwnerPreferred" | "ObjectWriter") => Err(S3Error::not_implemented("x-amz-object-ownership")),
-        Some(other) => {
-            Err(S3Error::invalid_argument("Invalid x-amz-object-ownership header", "x-amz-object-ownership", other))
-        }
-    }
 }
 
 fn check_location(cx: &Context, location: Option<&str>) -> Result<(), S3Error> {

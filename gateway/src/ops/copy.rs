@@ -4,12 +4,13 @@
 //! range, and where a customer's key is needed for either side, the bytes are read, verified, and sealed anew under the
 //! destination's keys.
 
+use super::acl::settle_ownership;
 use super::context::{Context, no_such_object, parse_version};
 use super::encryption;
 use super::get::{part_number, written_headers};
 use super::headers::{
-    attributes, check_acl, checksum_text, described, header_value, lock_request, parse_tagging_header, part_count,
-    shown_text, text,
+    attributes, checksum_text, described, header_value, lock_request, parse_tagging_header, part_count, shown_text,
+    text,
 };
 use super::lock::may_lock;
 use super::put::CHECKSUM_DEFAULT;
@@ -183,6 +184,8 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     let sealing = encryption::new_object(cx, &bucket, asked_encryption).await?;
     let mut attributes = merge(cx, &source, asked, metadata_directive, tagging_directive)?;
     attributes.encryption = sealing.to_record()?;
+    // A copy has an owner and a list of its own.
+    settle_ownership(cx, &bucket, &mut attributes).await?;
     let expiring = Expiring::of(cx, &bucket, &key, source.len_bytes(), &attributes.tags).await;
     // What a customer's key is needed for is never shared: each copy has the key that its own request brought.
     let has_customer = sealing.encryption.is_customer() || source.sealing.encryption.is_customer();
@@ -270,8 +273,7 @@ fn merge(
         user_metadata,
         tags,
         checksums: old.checksums.clone(),
-        acl: Vec::new(),
-        encryption: Vec::new(),
+        ..Attributes::default()
     })
 }
 
@@ -372,7 +374,6 @@ fn result(root: &str, modified: TimestampMicros, etag: &str, checksums: &[Checks
 
 /// PUT of a part with `x-amz-copy-source`.
 pub(crate) async fn upload_part_copy(cx: &Context) -> Answer {
-    check_acl(&cx.headers)?;
     let customer = encryption::part_key(cx, Use::Write)?;
     let number = part_number(cx)?.ok_or(S3Code::InvalidRequest)?;
     let id = cx.upload()?;

@@ -72,10 +72,9 @@ fn bytes_of_text(text: &str) -> Vec<u8> {
 /// Reads what a write says of its object, all but ETag, checksums, encryption and lock.
 ///
 /// # Errors
-/// MetadataTooLarge, InvalidTag, InvalidStorageClass, AccessControlListNotSupported.
+/// MetadataTooLarge, InvalidTag, InvalidStorageClass.
 pub(crate) fn attributes(headers: &HeaderMap) -> Result<Attributes, S3Error> {
     check_storage_class(headers)?;
-    check_acl(headers)?;
     let tags = match headers.get("x-amz-tagging") {
         None => Vec::new(),
         Some(value) => parse_tagging_header(value.as_bytes())?,
@@ -145,21 +144,6 @@ fn check_storage_class(headers: &HeaderMap) -> Result<(), S3Error> {
         // Nothing but STANDARD: saying GLACIER and storing STANDARD would be a lie.
         None | Some("STANDARD") => Ok(()),
         Some(class) => Err(S3Error::new(S3Code::InvalidStorageClass).with_extra("StorageClassRequested", class)),
-    }
-}
-
-/// Accepts what every bucket is: owned by its project, without access control lists.
-pub(crate) fn check_acl(headers: &HeaderMap) -> Result<(), S3Error> {
-    if headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-")) {
-        return Err(S3Code::AccessControlListNotSupported.into());
-    }
-    match text(headers, "x-amz-acl") {
-        None | Some("private" | "bucket-owner-full-control") => Ok(()),
-        Some(
-            "public-read" | "public-read-write" | "authenticated-read" | "aws-exec-read" | "bucket-owner-read"
-            | "log-delivery-write",
-        ) => Err(S3Code::AccessControlListNotSupported.into()),
-        Some(acl) => Err(S3Error::invalid_argument("", "x-amz-acl", acl)),
     }
 }
 
@@ -444,10 +428,6 @@ mod tests {
         let full = vec![b'x'; 2047];
         for (pairs, expected) in [
             (vec![("x-amz-storage-class", &b"GLACIER"[..])], Some(S3Code::InvalidStorageClass)),
-            (vec![("x-amz-acl", b"public-read")], Some(S3Code::AccessControlListNotSupported)),
-            (vec![("x-amz-acl", b"nonsense")], Some(S3Code::InvalidArgument)),
-            (vec![("x-amz-acl", b"bucket-owner-full-control")], None),
-            (vec![("x-amz-grant-read", b"id=1")], Some(S3Code::AccessControlListNotSupported)),
             (vec![("x-amz-meta-a", &large)], Some(S3Code::MetadataTooLarge)),
             (vec![("x-amz-meta-a", &full)], None),
             (vec![("x-amz-website-redirect-location", b"nowhere")], Some(S3Code::InvalidArgument)),

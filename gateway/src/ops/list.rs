@@ -1,5 +1,6 @@
 //! Listings: ListObjects in both versions, ListObjectVersions and ListMultipartUploads.
 
+use super::acl::owner_of_version;
 use super::context::{Context, parse_version};
 use super::headers::shown_text;
 use super::token::{TokenKind, decode, encode};
@@ -11,9 +12,10 @@ use crate::http_date;
 use crate::limits::PAGE_LEN_MAX;
 use crate::xml::{Encoding, Namespace, Writer};
 use std::collections::HashMap;
+use std::sync::Arc;
 use valv_metadata_api::{
-    CommonPrefix, ListEntry, ListObjects, ListUploads, ListVersions, ObjectList, ShownVersion, UploadList, User,
-    VersionList, VersionSelector,
+    Bucket, CommonPrefix, ListEntry, ListObjects, ListUploads, ListVersions, ObjectList, ShownVersion, UploadList,
+    User, VersionList, VersionSelector,
 };
 use valv_types::{TimestampMicros, UserId};
 
@@ -94,20 +96,33 @@ pub(crate) fn encoding(cx: &Context) -> Result<Encoding, S3Error> {
     }
 }
 
-/// Owners of a page's entries, each looked up once.
-struct Owners(HashMap<UserId, User>);
+/// Owners of a page's entries by what is recorded of them, each looked up once.
+struct Owners(HashMap<Option<UserId>, Arc<User>>);
 
 impl Owners {
-    async fn of(cx: &Context, users: Vec<Option<UserId>>) -> Result<Self, S3Error> {
+    async fn of(cx: &Context, bucket: &Bucket, recorded: Vec<Option<UserId>>) -> Result<Self, S3Error> {
         let mut owners = HashMap::new();
-        for id in users.into_iter().flatten() {
+        for id in recorded {
             if !owners.contains_key(&id)
-                && let Some(user) = cx.shared.principals.user(id).await?
+                && let Some(user) = owner_of_version(cx, bucket, id).await?
             {
-                owners.insert(id, User::clone(&user));
+                owners.insert(id, user);
             }
         }
         Ok(Self(owners))
+    }
+
+    /// The users themselves, whoever may own what they began.
+    async fn themselves(cx: &Context, users: Vec<Option<UserId>>) -> Result<Self, S3Error> {
+        let mut found = HashMap::new();
+        for id in users.into_iter().flatten() {
+            if !found.contains_key(&Some(id))
+                && let Some(user) = cx.shared.principals.user(id).await?
+            {
+                found.insert(Some(id), user);
+            }
+        }
+        Ok(Self(found))
     }
 
     fn none() -> Self {
@@ -115,7 +130,7 @@ impl Owners {
     }
 
     fn write(&self, xml: &mut Writer, element: &str, id: Option<UserId>) {
-        if let Some(user) = id.and_then(|id| self.0.get(&id)) {
+        if let Some(user) = self.0.get(&id) {
             xml.element(element, |xml| {
                 xml.text("ID", &user.canonical_id);
                 xml.text("DisplayName", &user.display_name);
@@ -124,10 +139,10 @@ impl Owners {
     }
 }
 
-async fn objects(cx: &Context, paging: &Paging<'_>, after: &[u8]) -> Result<ObjectList, S3Error> {
+async fn objects(cx: &Context, paging: &Paging<'_>, after: &[u8]) -> Result<(Bucket, ObjectList), S3Error> {
     let bucket = cx.bucket(Action::ListBucket).await?;
     if paging.page_len == 0 {
-        return Ok(ObjectList { entries: Vec::new(), common_prefixes: Vec::new(), next_after: None });
+        return Ok((bucket, ObjectList { entries: Vec::new(), common_prefixes: Vec::new(), next_after: None }));
     }
     let request = ListObjects {
         bucket: bucket.id,
@@ -136,7 +151,8 @@ async fn objects(cx: &Context, paging: &Paging<'_>, after: &[u8]) -> Result<Obje
         after: after.to_vec(),
         limit: paging.page_len,
     };
-    Ok(cx.shared.metadata.list_objects(request).await?)
+    let list = cx.shared.metadata.list_objects(request).await?;
+    Ok((bucket, list))
 }
 
 /// One `<Contents>`.
@@ -163,8 +179,8 @@ fn checksum_elements(xml: &mut Writer, entry: &ListEntry) {
 pub(crate) async fn objects_v1(cx: &Context) -> Answer {
     let paging = Paging::read(cx, "max-keys")?;
     let marker = cx.query.get_bytes("marker").unwrap_or_default();
-    let list = objects(cx, &paging, marker).await?;
-    let owners = Owners::of(cx, list.entries.iter().map(|entry| entry.owner).collect()).await?;
+    let (bucket, list) = objects(cx, &paging, marker).await?;
+    let owners = Owners::of(cx, &bucket, list.entries.iter().map(|entry| entry.owner).collect()).await?;
     let name = cx.bucket_name()?;
     Ok(xml(Writer::document("ListBucketResult", Namespace::S3, |xml| {
         xml.text("Name", name);
@@ -204,9 +220,9 @@ pub(crate) async fn objects_v2(cx: &Context) -> Answer {
         Some(token) => decode(TokenKind::Objects, token)?,
         None => start_after.unwrap_or_default().to_vec(),
     };
-    let list = objects(cx, &paging, &after).await?;
+    let (bucket, list) = objects(cx, &paging, &after).await?;
     let owners = match fetch_owner {
-        true => Owners::of(cx, list.entries.iter().map(|entry| entry.owner).collect()).await?,
+        true => Owners::of(cx, &bucket, list.entries.iter().map(|entry| entry.owner).collect()).await?,
         false => Owners::none(),
     };
     let name = cx.bucket_name()?;
@@ -264,7 +280,7 @@ pub(crate) async fn versions(cx: &Context) -> Answer {
         };
         cx.shared.metadata.list_versions(request).await?
     };
-    let owners = Owners::of(cx, list.entries.iter().map(|entry| entry.owner).collect()).await?;
+    let owners = Owners::of(cx, &bucket, list.entries.iter().map(|entry| entry.owner).collect()).await?;
     Ok(xml(Writer::document("ListVersionsResult", Namespace::S3, |xml| {
         xml.text("Name", &bucket.name);
         xml.key("Prefix", paging.prefix, paging.encoding);
@@ -338,7 +354,9 @@ pub(crate) async fn uploads(cx: &Context) -> Answer {
         };
         cx.shared.metadata.list_uploads(request).await?
     };
-    let owners = Owners::of(cx, list.uploads.iter().map(|upload| upload.owner).collect()).await?;
+    let users: Vec<_> = list.uploads.iter().map(|upload| upload.owner).collect();
+    let owners = Owners::of(cx, &bucket, users.clone()).await?;
+    let initiators = Owners::themselves(cx, users).await?;
     Ok(xml(Writer::document("ListMultipartUploadsResult", Namespace::S3, |xml| {
         xml.text("Bucket", &bucket.name);
         xml.key("KeyMarker", key_marker, paging.encoding);
@@ -357,7 +375,7 @@ pub(crate) async fn uploads(cx: &Context) -> Answer {
             xml.element("Upload", |xml| {
                 xml.key("Key", upload.key.as_bytes(), paging.encoding);
                 xml.text("UploadId", &upload.id.to_string());
-                owners.write(xml, "Initiator", upload.owner);
+                initiators.write(xml, "Initiator", upload.owner);
                 owners.write(xml, "Owner", upload.owner);
                 xml.text("StorageClass", "STANDARD");
                 xml.text("Initiated", &date(upload.initiated));

@@ -4,6 +4,7 @@
 //! anything, and reads the body only after that. What changes something commits once; whatever fails before the commit
 //! leaves nothing visible, because the blob's writer is dropped.
 
+pub(crate) mod acl;
 pub(crate) mod attributes;
 pub(crate) mod bucket;
 pub(crate) mod bucket_settings;
@@ -15,11 +16,14 @@ pub(crate) mod delete;
 pub(crate) mod encryption;
 pub(crate) mod errors;
 pub(crate) mod get;
+mod grants;
 pub(crate) mod headers;
 pub(crate) mod lifecycle;
 pub(crate) mod list;
 pub(crate) mod lock;
 pub(crate) mod multipart;
+pub(crate) mod ownership;
+pub(crate) mod policy;
 pub(crate) mod post;
 pub(crate) mod probes;
 pub(crate) mod put;
@@ -75,16 +79,17 @@ pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
         GetObjectLockConfiguration => lock::get_configuration(cx).await,
         PutObjectLockConfiguration => lock::put_configuration(cx, payload).await,
 
-        GetBucketAcl
-        | PutBucketAcl
-        | GetBucketPolicy
-        | PutBucketPolicy
-        | DeleteBucketPolicy
-        | GetBucketPolicyStatus
-        | GetBucketOwnershipControls
-        | PutBucketOwnershipControls
-        | DeleteBucketOwnershipControls
-        | GetBucketLogging
+        GetBucketAcl => acl::get_bucket(cx).await,
+        PutBucketAcl => acl::put_bucket(cx, payload).await,
+        GetBucketPolicy => policy::get(cx).await,
+        PutBucketPolicy => policy::put(cx, payload).await,
+        DeleteBucketPolicy => policy::delete(cx).await,
+        GetBucketPolicyStatus => policy::get_status(cx).await,
+        GetBucketOwnershipControls => ownership::get(cx).await,
+        PutBucketOwnershipControls => ownership::put(cx, payload).await,
+        DeleteBucketOwnershipControls => ownership::delete(cx).await,
+
+        GetBucketLogging
         | PutBucketLogging
         | GetBucketNotification
         | PutBucketNotification
@@ -118,8 +123,8 @@ pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
         GetObjectTagging => tagging::get_object(cx).await,
         PutObjectTagging => tagging::put_object(cx, payload).await,
         DeleteObjectTagging => tagging::delete_object(cx).await,
-        GetObjectAcl => probes::get_object_acl(cx).await,
-        PutObjectAcl => probes::put_object_acl(cx).await,
+        GetObjectAcl => acl::get_object(cx).await,
+        PutObjectAcl => acl::put_object(cx, payload).await,
         GetObjectRetention => lock::get_retention(cx).await,
         PutObjectRetention => lock::put_retention(cx, payload).await,
         GetObjectLegalHold => lock::get_legal_hold(cx).await,

@@ -1,5 +1,6 @@
 //! Multipart uploads up to their completion: create, upload a part, list parts, abort.
 
+use super::acl::{owner_of_version, settle_ownership};
 use super::context::Context;
 use super::encryption;
 use super::get::part_number;
@@ -53,6 +54,7 @@ pub(crate) async fn create(cx: &Context) -> Answer {
     let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
+    settle_ownership(cx, &bucket, &mut attributes).await?;
     let sealing = encryption::new_object(cx, &bucket, asked).await?;
     attributes.encryption = sealing.to_record()?;
     cx.shared.data.check_room(bucket.layout.pool).await?;
@@ -203,19 +205,20 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
     }
     let upload = &list.upload;
     encryption::upload(&bucket, upload, customer)?;
-    let owner = match upload.owner {
+    let initiator = match upload.owner {
         None => None,
         Some(id) => cx.shared.principals.user(id).await?,
     };
+    let owner = owner_of_version(cx, &bucket, upload.owner).await?;
     let mut response = xml(Writer::document("ListPartsResult", Namespace::S3, |xml| {
         xml.text("Bucket", &bucket.name);
         xml.key("Key", upload.key.as_bytes(), encoding);
         xml.text("UploadId", &upload.id.to_string());
-        if let Some(owner) = &owner {
-            for element in ["Initiator", "Owner"] {
+        for (element, user) in [("Initiator", &initiator), ("Owner", &owner)] {
+            if let Some(user) = user {
                 xml.element(element, |xml| {
-                    xml.text("ID", &owner.canonical_id);
-                    xml.text("DisplayName", &owner.display_name);
+                    xml.text("ID", &user.canonical_id);
+                    xml.text("DisplayName", &user.display_name);
                 });
             }
         }

@@ -1,5 +1,6 @@
 //! PutObject.
 
+use super::acl::settle_ownership;
 use super::context::Context;
 use super::encryption;
 use super::get::written_headers;
@@ -29,6 +30,7 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
     let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
+    settle_ownership(cx, &bucket, &mut attributes).await?;
     let sealing = encryption::new_object(cx, &bucket, asked).await?;
 
     let algorithm = expected.algorithm().unwrap_or(CHECKSUM_DEFAULT);
