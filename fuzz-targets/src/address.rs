@@ -129,5 +129,8 @@ fn copied(source: &str) {
         let plain = format!("{slash}{}/{}{version_text}", url_encode(bucket.as_bytes()), url_encode(key.as_bytes()));
         let again = copy_source(&plain).map_err(|error| error.code());
         assert_eq!(again, Ok((bucket.clone(), key.clone(), version)), "written plainly and read again");
+        let form = plain.replace("%20", "+");
+        let again = copy_source(&form).map_err(|error| error.code());
+        assert_eq!(again, Ok((bucket.clone(), key.clone(), version)), "a plus is a space");
     }
 }

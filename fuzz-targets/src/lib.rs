@@ -8,6 +8,7 @@
 pub mod address;
 pub mod chunked;
 pub mod form;
+pub mod policy;
 pub mod random;
 pub mod range;
 pub mod signature;
@@ -33,5 +34,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "range", run: range::run, words: range::WORDS },
     Target { name: "address", run: address::run, words: address::WORDS },
     Target { name: "form", run: form::run, words: form::WORDS },
+    Target { name: "policy", run: policy::run, words: policy::WORDS },
     Target { name: "wire", run: wire::run, words: wire::WORDS },
 ];

@@ -71,6 +71,7 @@ impl SecretSource for OneKey {
             user_name: "one".to_owned(),
             project: ProjectId::from_bytes([2; 16]),
             namespace: NamespaceId::from_bytes([3; 16]),
+            project_name: "p".to_owned(),
             lease_ms: 3_000,
         })
     }

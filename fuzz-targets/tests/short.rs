@@ -113,4 +113,4 @@ macro_rules! short_runs {
     };
 }
 
-short_runs!(signature, chunked, xml, range, address, form, wire);
+short_runs!(signature, chunked, xml, range, address, form, policy, wire);

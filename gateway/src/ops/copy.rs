@@ -60,7 +60,10 @@ impl CopySource {
                 (path, parse_version(id)?)
             }
         };
-        let decoded = percent_decode_strict(path.as_bytes())
+        // The value is form-encoded, unlike a request's path: s5cmd writes a space as a plus, and clients that mean a plus
+        // write %2B (aws-sdk-js #1821, aws-sdk-php #236).
+        let spaced = path.replace('+', " ");
+        let decoded = percent_decode_strict(spaced.as_bytes())
             .ok_or_else(|| invalid("Invalid copy source encoding."))?
             .into_owned();
         let decoded = decoded.strip_prefix(b"/").unwrap_or(&decoded);
@@ -436,7 +439,7 @@ mod tests {
             ("b//k", "b", b"/k", VersionSelector::Current),
             ("/b%2Fk%20x", "b", b"k x", VersionSelector::Current),
             ("b/k%3FversionId%3D1", "b", b"k?versionId=1", VersionSelector::Current),
-            ("b/a+b", "b", b"a+b", VersionSelector::Current),
+            ("b/a+b%2Bc", "b", b"a b+c", VersionSelector::Current),
             ("b/%ff", "b", b"\xff", VersionSelector::Current),
             ("b/k?versionId=null", "b", b"k", VersionSelector::Null),
             (&with_version, "b", b"k", VersionSelector::Id(id)),

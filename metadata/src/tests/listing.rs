@@ -4,7 +4,7 @@ use crate::testing::{Fixture, block_on, list_versions};
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 use valv_metadata_api::*;
-use valv_types::{BucketId, VersionId};
+use valv_types::{BucketId, CommitId, UploadId, VersionId};
 
 fn bytes(len: std::ops::Range<usize>) -> impl Strategy<Value = Vec<u8>> {
     let byte = prop_oneof![Just(0u8), Just(1), Just(0xff), Just(b'/'), Just(b'a'), Just(b'b')];
@@ -96,6 +96,82 @@ proptest! {
                     after = next;
                 }
                 prop_assert_eq!(got, wanted, "prefix {:?} delimiter {:?}", prefix, delimiter);
+            }
+            Ok(())
+        })?;
+    }
+
+    #[test]
+    fn pages_of_uploads_bring_every_open_upload_once_in_order(
+        keys in prop::collection::vec(bytes(1..4), 0..25),
+        ended in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        queries in prop::collection::vec((bytes(0..3), bytes(0..3), bytes(0..4), 1u32..5), 1..6),
+    ) {
+        block_on(async {
+            let fixture = Fixture::new().await;
+            let bucket = fixture.bucket("uploads", false).await;
+            let mut model: BTreeMap<Vec<u8>, Vec<UploadId>> = BTreeMap::new();
+            let mut made = Vec::new();
+            for key in &keys {
+                let create = CreateUpload {
+                    actor: fixture.actor.clone(),
+                    bucket,
+                    key: ObjectKey::new(key.clone()).unwrap(),
+                    attributes: Attributes::default(),
+                    lock: LockRequest::default(),
+                    checksum: None,
+                    commit: CommitId::random(),
+                };
+                let upload = fixture.service.create_upload(create).await.unwrap();
+                model.entry(key.clone()).or_default().push(upload.id);
+                made.push((key.clone(), upload.id));
+            }
+            for index in ended.iter().take(made.len()) {
+                let at = index.index(made.len());
+                let (key, upload) = made.remove(at);
+                let abort = AbortUpload {
+                    actor: fixture.actor.clone(),
+                    bucket,
+                    key: ObjectKey::new(key.clone()).unwrap(),
+                    upload,
+                    commit: CommitId::random(),
+                };
+                fixture.service.abort_upload(abort).await.unwrap();
+                model.get_mut(&key).unwrap().retain(|id| *id != upload);
+            }
+            model.retain(|_, uploads| !uploads.is_empty());
+            let live: BTreeSet<Vec<u8>> = model.keys().cloned().collect();
+            for (prefix, delimiter, after, limit) in queries {
+                let wanted = expected(&live, &prefix, &delimiter, &after);
+                let (mut ids, mut prefixes) = (Vec::new(), Vec::new());
+                let mut request = ListUploads {
+                    bucket,
+                    prefix: prefix.clone(),
+                    delimiter: delimiter.clone(),
+                    after,
+                    after_upload: None,
+                    limit,
+                };
+                loop {
+                    let page = fixture.service.list_uploads(request.clone()).await.unwrap();
+                    prop_assert!(page.uploads.len() + page.common_prefixes.len() <= limit as usize);
+                    ids.extend(page.uploads.iter().map(|upload| upload.id));
+                    prefixes.extend(page.common_prefixes.iter().map(|folded| Item::Prefix(folded.0.clone())));
+                    let Some(next) = page.next_after else { break };
+                    prop_assert_eq!(page.uploads.len() + page.common_prefixes.len(), limit as usize);
+                    (request.after, request.after_upload) = (next, page.next_after_upload);
+                }
+                let wanted_ids: Vec<UploadId> = wanted
+                    .iter()
+                    .flat_map(|item| match item {
+                        Item::Key(key) => model[key].clone(),
+                        Item::Prefix(_) => Vec::new(),
+                    })
+                    .collect();
+                prop_assert_eq!(ids, wanted_ids);
+                let wanted_prefixes: Vec<Item> =
+                    wanted.into_iter().filter(|item| matches!(item, Item::Prefix(_))).collect();
+                prop_assert_eq!(prefixes, wanted_prefixes);
             }
             Ok(())
         })?;
