@@ -273,6 +273,28 @@ def test_a_file_is_sealed_under_the_customers_key(shared, s3, bucket):
         s3.get_object(Bucket=bucket, Key="k")
 
 
+def test_an_unsigned_form_may_what_the_bucket_lets_anybody_do(shared, s3, bucket):
+    body = form({"key": "open/${filename}", "x-amz-meta-a": "1"})
+    assert post(shared, bucket, body).status == 403
+    s3.delete_public_access_block(Bucket=bucket)
+    statement = {"Effect": "Allow", "Principal": "*", "Action": "s3:PutObject", "Resource": f"arn:aws:s3:::{bucket}/open/*"}
+    s3.put_bucket_policy(Bucket=bucket, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    response = post(shared, bucket, body)
+    assert response.status == 204, response.data
+    got = s3.get_object(Bucket=bucket, Key="open/scan.dcm")
+    assert got["Body"].read() == FILE and got["Metadata"] == {"a": "1"}
+    other = post(shared, bucket, form({"key": "closed/k"}))
+    assert (other.status, code_of(other)) == (403, "AccessDenied")
+    # One that has a policy is held to it, though nobody signed it.
+    policy = base64.b64encode(json.dumps({"expiration": in_an_hour(), "conditions": [{"bucket": bucket}]}).encode()).decode()
+    bound = post(shared, bucket, form({"key": "open/k", "policy": policy}))
+    assert (bound.status, message_of(bound)) == (403, "Invalid according to Policy: Extra input fields: key")
+    # A wrong signature is refused, and not taken for none.
+    wrong = post(shared, bucket, form(signed(bucket, {"key": "open/k"}, [{"bucket": bucket}] + BASE, signer=Signer(secret_key="wrong"))))
+    assert (wrong.status, code_of(wrong)) == (403, "SignatureDoesNotMatch")
+    assert keys(s3, bucket) == ["open/scan.dcm"]
+
+
 BASE = any_of("key") + [["content-length-range", 0, 1 << 20]]
 
 
@@ -538,3 +560,13 @@ def test_a_page_of_an_allowed_origin_may_read_the_answer(shared, s3, bucket):
     assert response.headers["Access-Control-Expose-Headers"] == "ETag"
     other = post(shared, bucket, form(made["fields"]), headers={"Origin": "https://elsewhere.example"})
     assert other.status == 204 and "Access-Control-Allow-Origin" not in other.headers
+
+
+def test_a_bucket_named_by_the_host_takes_forms(make_server):
+    server = make_server(config='[gateway]\nbase_domains = ["s3.example.org"]\n')
+    server.s3().create_bucket(Bucket="scans")
+    fields = signed("scans", {"key": "a/${filename}", "success_action_status": "201"}, [{"bucket": "scans"}] + BASE + any_of("success_action_status"))
+    headers = {"Host": "scans.s3.example.org", "Content-Type": f"multipart/form-data; boundary={BOUNDARY}"}
+    response = http.request("POST", server.endpoint, body=form(fields), headers=headers)
+    assert response.status == 201 and b"<Location>http://scans.s3.example.org/a%2Fscan.dcm</Location>" in response.data
+    assert server.s3().get_object(Bucket="scans", Key="a/scan.dcm")["Body"].read() == FILE
