@@ -5,6 +5,7 @@
 //! error codes. Rules are those of the S3 user guide, "Managing the lifecycle of objects".
 
 mod day;
+mod error;
 mod evaluate;
 mod rule;
 #[cfg(test)]
@@ -12,8 +13,9 @@ mod rule;
 mod tests;
 
 pub use day::DayLength;
+pub use error::{FormatError, RuleError};
 pub use evaluate::{Removal, Scheduled, Standing, Version};
 pub use rule::{
-    Configuration, Days, Expiration, Filter, FilterForm, FormatError, ID_CHARS_MAX, MinimumSize, NoncurrentExpiration,
-    RULES_MAX, Rule, RuleError, Scope, SizeBounds, Status,
+    Configuration, Days, Expiration, Filter, FilterForm, ID_CHARS_MAX, MinimumSize, NoncurrentExpiration, RULES_MAX,
+    Rule, Scope, SizeBounds, Status,
 };

@@ -56,7 +56,8 @@ impl Default for Stage {
 #[derive(Debug, Clone)]
 pub(super) struct After {
     key: Vec<u8>,
-    /// If the key has more: its last noncurrent version looked at, and how many noncurrent ones there were up to it.
+    /// If the key has more: its last noncurrent version looked at, and how many noncurrent ones there were up to it. If
+    /// that version goes, the next page's first has lost its successor and is left to the next pass: one in a page.
     inside: Option<(NoncurrentPlace, u32)>,
 }
 
