@@ -8,6 +8,7 @@
 pub mod address;
 pub mod chunked;
 pub mod form;
+pub mod lifecycle;
 pub mod policy;
 pub mod random;
 pub mod range;
@@ -34,6 +35,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "range", run: range::run, words: range::WORDS },
     Target { name: "address", run: address::run, words: address::WORDS },
     Target { name: "form", run: form::run, words: form::WORDS },
+    Target { name: "lifecycle", run: lifecycle::run, words: lifecycle::WORDS },
     Target { name: "policy", run: policy::run, words: policy::WORDS },
     Target { name: "wire", run: wire::run, words: wire::WORDS },
 ];

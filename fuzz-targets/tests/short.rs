@@ -113,4 +113,4 @@ macro_rules! short_runs {
     };
 }
 
-short_runs!(signature, chunked, xml, range, address, form, policy, wire);
+short_runs!(signature, chunked, xml, range, address, form, lifecycle, policy, wire);

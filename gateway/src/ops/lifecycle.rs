@@ -105,7 +105,11 @@ fn refused(error: RuleError) -> S3Error {
     S3Error::new(code).with_message(error.to_string())
 }
 
-fn read(document: &Element, minimum_size: MinimumSize) -> Result<Configuration, S3Error> {
+/// Reads the document.
+///
+/// # Errors
+/// As AWS refuses it.
+pub(crate) fn read(document: &Element, minimum_size: MinimumSize) -> Result<Configuration, S3Error> {
     let rules = document.all("Rule").map(read_rule).collect::<Result<Vec<_>, _>>()?;
     Configuration::new(rules, minimum_size).map_err(refused)
 }
@@ -200,7 +204,8 @@ fn read_noncurrent(element: &Element) -> Result<NoncurrentExpiration, S3Error> {
     NoncurrentExpiration::new(days, element.number("NewerNoncurrentVersions")?).map_err(refused)
 }
 
-fn write(configuration: &Configuration) -> String {
+/// Writes the document, rules and predicates in the form in which they came.
+pub(crate) fn write(configuration: &Configuration) -> String {
     Writer::document("LifecycleConfiguration", Namespace::S3, |xml| {
         configuration.rules().iter().for_each(|rule| write_rule(xml, rule));
     })
