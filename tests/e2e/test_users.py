@@ -170,6 +170,27 @@ def test_users_of_one_namespace_can_name_each_others_buckets_and_get_403(trio):
     assert main.get_object(Bucket="of-main", Key="k")["Body"].read() == b"x"
 
 
+def test_a_session_token_is_refused_in_a_header_and_in_a_url(shared, s3, bucket):
+    with_token = boto3.client(
+        "s3", endpoint_url=shared.endpoint, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,
+        aws_session_token="a-token", region_name=REGION,
+        config=botocore.config.Config(
+            retries={"total_max_attempts": 1}, s3={"addressing_style": "path"}, signature_version="s3v4"
+        ),
+    )  # fmt: skip
+    assert refusal(with_token.list_buckets) == ("InvalidToken", 400)
+    assert refusal(with_token.put_object, Bucket=bucket, Key="k", Body=b"x") == ("InvalidToken", 400)
+    s3.put_object(Bucket=bucket, Key="k", Body=b"x")
+    url = with_token.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=600)
+    assert "X-Amz-Security-Token=a-token" in url
+    assert fetch(url) == 400
+    # A URL that was signed without one gets none later.
+    plain = client(shared, ACCESS_KEY, SECRET_KEY)
+    url = plain.generate_presigned_url("get_object", Params={"Bucket": bucket, "Key": "k"}, ExpiresIn=600)
+    assert fetch(url) == 200
+    assert fetch(url + "&X-Amz-Security-Token=a-token") == 400
+
+
 def test_listings_name_the_owner_by_canonical_id_and_display_name(trio):
     _, users = trio
     main = users["main"]
@@ -326,14 +347,15 @@ def test_transfers_in_flight_end_when_their_key_is_disabled(shared):
     get = s3.generate_presigned_url("get_object", Params={"Bucket": "slow", "Key": "big"}, ExpiresIn=600)
     put = s3.generate_presigned_url("put_object", Params={"Bucket": "slow", "Key": "new"}, ExpiresIn=600)
     host = "{}:{}".format(*shared.address)
-    download, upload = slow_socket(shared), slow_socket(shared)
+    download, upload, silent = slow_socket(shared), slow_socket(shared), slow_socket(shared)
     download.sendall(f"GET {path_of(get)} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     assert download.recv(1024).startswith(b"HTTP/1.1 200 ")
     upload.sendall(f"PUT {path_of(put)} HTTP/1.1\r\nHost: {host}\r\nContent-Length: {size}\r\n\r\n".encode())
     upload.sendall(bytes(MIB))
+    silent.sendall(f"PUT {path_of(put)} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 10\r\n\r\nx".encode())
 
     user(shared, "key", "disable", "KEY-SLOW")
-    # Both go on at a pace at which the whole would take minutes, until the server ends them.
+    # Two go on at a pace at which the whole would take minutes, until the server ends them.
     received, sent, answer = 0, MIB, None
     deadline = time.monotonic() + harness.PATIENCE_S
     while download is not None or answer is None:
@@ -361,6 +383,8 @@ def test_transfers_in_flight_end_when_their_key_is_disabled(shared):
         time.sleep(0.02)
     assert received < size and sent < size
     assert answer == b"" or b"403 Forbidden" in answer
+    # Not the idle timeout, which is 400.
+    assert b"403 Forbidden" in silent.recv(4096)
     assert refusal(admin.head_object, Bucket="slow", Key="new") == ("404", 404)
     assert admin.head_object(Bucket="slow", Key="big")["ContentLength"] == size
 

@@ -48,6 +48,11 @@ impl AccessWatch {
         Ok(())
     }
 
+    /// Waits until [`Self::check`] will ask again. Cancel safe.
+    pub(crate) async fn due(&self) {
+        tokio::time::sleep_until(self.next.into()).await;
+    }
+
     async fn renew(&self) -> Result<(), S3Error> {
         self.shared.principals.still_granted(&self.asker).await?;
         for judged in &self.judged {

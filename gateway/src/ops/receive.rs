@@ -65,7 +65,17 @@ pub(crate) async fn receive(
     let mut hasher = BodyHasher::new(WithMd5::Yes, algorithms);
     let mut writer = cx.shared.data.write_blob_for(bucket.project, bucket.layout, len_bytes, customer).await?;
     let mut watch = cx.watch();
-    while let Some(bytes) = payload.next().await {
+    loop {
+        let piece = tokio::select! {
+            biased;
+            piece = payload.next() => piece,
+            // Somebody who falls silent is not to keep an upload open with a right that has ended.
+            () = watch.due() => {
+                watch.check().await?;
+                continue;
+            }
+        };
+        let Some(bytes) = piece else { break };
         let bytes = bytes?;
         hasher.update(&bytes);
         cx.shared.metrics.received(cx.operation.name(), bytes.len() as u64);

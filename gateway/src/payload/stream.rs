@@ -135,7 +135,8 @@ impl Payload {
         }
     }
 
-    /// The next bytes; `None` after the end, and only then is all that came before true.
+    /// The next bytes; `None` after the end, and only then is all that came before true. Cancel safe: what was read
+    /// stays read.
     pub async fn next(&mut self) -> Option<Result<Bytes, S3Error>> {
         std::future::poll_fn(|cx| Pin::new(&mut *self).poll_next(cx)).await
     }

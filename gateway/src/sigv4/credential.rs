@@ -228,6 +228,11 @@ impl PresignedQuery {
         })
     }
 
+    /// The session token that a query carries, beside whatever else.
+    pub(super) fn security_token(query: &str) -> Result<Option<String>, S3Error> {
+        Ok(Query::parse(query)?.get("X-Amz-Security-Token")?.map(str::to_owned))
+    }
+
     pub(super) fn parse(query: &str) -> Result<Self, S3Error> {
         let query = Query::parse(query)?;
         let once = |name: &'static str| -> Result<Option<&str>, S3Error> {

@@ -37,6 +37,9 @@ use valv_types::{AccessKeyId, TimestampMicros};
 /// The algorithm's name, in every place where one stands.
 pub const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 
+/// The header that carries the session token of temporary credentials.
+const SECURITY_TOKEN: &str = "x-amz-security-token";
+
 /// Where secrets come from: the gateway's cache of access grants, over metadata.
 #[async_trait]
 pub trait SecretSource: Send + Sync {
@@ -166,7 +169,8 @@ async fn verify_header(
     let payload_header = header_text(parts, "x-amz-content-sha256")?
         .ok_or_else(|| S3Error::invalid_request("Missing required header for this request: x-amz-content-sha256"))?;
     let mode = PayloadModeName::parse(payload_header)?;
-    let token = header_text(parts, "x-amz-security-token")?;
+    let in_query = PresignedQuery::security_token(parts.uri.query().unwrap_or_default())?;
+    let token = header_text(parts, SECURITY_TOKEN)?.or(in_query.as_deref());
     let claim = Claim {
         credential: header.credential,
         signed_headers: header.signed_headers,
@@ -211,7 +215,9 @@ async fn verify_presigned(
         signed_at: query.signed_at,
         signed_by: SignedBy::Presigned,
     };
-    claim.verify(parts, bound, mode, query.security_token.as_deref(), secrets).await
+    // Wherever a token stands, it is under the signature: as every x-amz-* header, or as part of the query.
+    let token = query.security_token.as_deref().or(header_text(parts, SECURITY_TOKEN)?);
+    claim.verify(parts, bound, mode, token, secrets).await
 }
 
 /// What a request says of its own signature.

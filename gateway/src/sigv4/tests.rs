@@ -276,6 +276,84 @@ async fn malformed_presigned_urls_get_the_codes_of_aws() {
     assert_eq!(error.code(), S3Code::InvalidToken);
 }
 
+/// Somebody who issues temporary credentials, with two tokens for the same key.
+struct Sessions;
+
+#[async_trait]
+impl SecretSource for Sessions {
+    async fn secret(&self, _: &AccessKeyId) -> Result<AccessGrant, S3Error> {
+        Err(S3Code::InvalidAccessKeyId.into())
+    }
+
+    async fn session_secret(&self, _: &AccessKeyId, token: &str) -> Result<AccessGrant, S3Error> {
+        if token.starts_with("token") { Ok(grant()) } else { Err(S3Code::InvalidToken.into()) }
+    }
+}
+
+/// A presigned URL's query for `GET /b/k` with these parameters beside the usual ones.
+fn presign(extra: &str, headers: &[(&str, &str)], signed: &str) -> String {
+    let credential = SCOPE.replace('/', "%2F");
+    let query = format!(
+        "X-Amz-Algorithm={ALGORITHM}&X-Amz-Credential={credential}&X-Amz-Date=20130524T000000Z&X-Amz-Expires=60\
+         &X-Amz-SignedHeaders={}{extra}",
+        signed.replace(';', "%3B")
+    );
+    let names: Vec<String> = signed.split(';').map(str::to_owned).collect();
+    let parts = request("GET", &format!("/b/k?{query}"), headers);
+    let canonical = canonical_request(&parts, &names, "UNSIGNED-PAYLOAD", Reading::AS_RECEIVED);
+    let string = format!(
+        "{ALGORITHM}\n20130524T000000Z\n20130524/us-east-1/s3/aws4_request\n{}",
+        hex::encode(Sha256::digest(&canonical))
+    );
+    let key = SigningKey::derive(SECRET_KEY.as_bytes(), "20130524", "us-east-1", "s3");
+    format!("/b/k?{query}&X-Amz-Signature={}", key.sign(string.as_bytes()).to_hex())
+}
+
+#[tokio::test]
+async fn a_session_token_is_under_the_signature_wherever_it_stands_and_refused_while_nobody_issues_any() {
+    let config = SigV4Config::default();
+    let ask = async |parts: &Parts| {
+        let issued = authenticate(&config, parts, &Sessions, NOW).await.map(|_| ()).map_err(|error| error.code());
+        let ours = authenticate(&config, parts, &OneKey, NOW).await.map(|_| ()).map_err(|error| error.code());
+        (issued, ours)
+    };
+    let good = (Ok(()), Err(S3Code::InvalidToken));
+    let changed = (Err(S3Code::SignatureDoesNotMatch), Err(S3Code::InvalidToken));
+    let foreign = (Err(S3Code::InvalidToken), Err(S3Code::InvalidToken));
+    let plain = [("host", "h"), ("x-amz-date", "20130524T000000Z"), ("x-amz-content-sha256", EMPTY)];
+    let names = "host;x-amz-content-sha256;x-amz-date";
+
+    // In a header of a request that is signed in a header.
+    let headers = |token: &'static str| [plain.as_slice(), &[("x-amz-security-token", token)]].concat();
+    let with_token = format!("{names};x-amz-security-token");
+    let mut parts = sign(request("GET", "/b/k", &headers("token 1")), &with_token, SCOPE, NOW);
+    assert_eq!(ask(&parts).await, good);
+    parts.headers.insert("x-amz-security-token", "token 2".parse().expect("value"));
+    assert_eq!(ask(&parts).await, changed);
+    parts.headers.insert("x-amz-security-token", "other".parse().expect("value"));
+    assert_eq!(ask(&parts).await, foreign);
+    let unsigned = sign(request("GET", "/b/k", &headers("token 1")), names, SCOPE, NOW);
+    assert_eq!(ask(&unsigned).await, (Err(S3Code::AccessDenied), Err(S3Code::AccessDenied)));
+    // In the query of one.
+    let token = "X-Amz-Security-Token=token%201";
+    let parts = sign(request("GET", &format!("/b/k?{token}"), &plain), names, SCOPE, NOW);
+    assert_eq!(ask(&parts).await, good);
+
+    // In a presigned URL, and in a header beside one.
+    let host = [("host", "h")];
+    let url = presign(&format!("&{token}"), &host, "host");
+    assert_eq!(ask(&request("GET", &url, &host)).await, good);
+    assert_eq!(ask(&request("GET", &url.replace("token%201", "token%202"), &host)).await, changed);
+    assert_eq!(ask(&request("GET", &url.replace("token%201", "other"), &host)).await, foreign);
+    let without = (Err(S3Code::InvalidAccessKeyId), Err(S3Code::SignatureDoesNotMatch));
+    assert_eq!(ask(&request("GET", &url.replace(&format!("&{token}"), ""), &host)).await, without);
+    let both = [("host", "h"), ("x-amz-security-token", "token 1")];
+    let url = presign("", &both, "host;x-amz-security-token");
+    assert_eq!(ask(&request("GET", &url, &both)).await, good);
+    let url = presign("", &both, "host");
+    assert_eq!(ask(&request("GET", &url, &both)).await, (Err(S3Code::AccessDenied), Err(S3Code::AccessDenied)));
+}
+
 #[tokio::test]
 async fn malformed_authorization_headers_get_the_codes_of_aws() {
     let malformed = S3Code::AuthorizationHeaderMalformed;
