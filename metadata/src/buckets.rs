@@ -46,11 +46,11 @@ const DOCUMENT_KINDS: [BucketDocumentKind; 12] = [
 impl Core {
     pub(crate) async fn make_bucket(self: &Arc<Self>, request: CreateBucket) -> Result<Bucket, MetadataError> {
         let owner = request.actor.user.ok_or_else(|| malformed("a bucket needs an owner"))?;
-        let name_row = self.bucket_name_row(request.namespace, &request.name)?;
         // The commit's id is the bucket's: a repeated call finds the bucket that the first one made.
         let id = BucketId::from_bytes(*request.commit.as_bytes());
         for number in 0..ATTEMPTS_MAX {
-            let _turn = self.queue(number, &name_row).await;
+            // A user's buckets meet on the user's row (see `users`), and so on the name's.
+            let _turn = self.queue(number, owner.as_bytes()).await;
             let plan = self.plan_bucket(&request, owner, id).await;
             match settle(self.store.as_ref(), request.commit, number, plan).await? {
                 Settled::Done(bucket) => return Ok(bucket),

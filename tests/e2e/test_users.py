@@ -170,6 +170,68 @@ def test_users_of_one_namespace_can_name_each_others_buckets_and_get_403(trio):
     assert main.get_object(Bucket="of-main", Key="k")["Body"].read() == b"x"
 
 
+def blobs(server, bucket: str, key: str) -> set[str]:
+    """Ids of the blobs that hold an object's current version, by the server's own export."""
+    out = server.folder / "export.jsonl"
+    server.valv("metadata", "export", "--out", out)
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    out.unlink()
+    found = [
+        line for line in lines
+        if line["type"] == "version" and line["bucket"]["name"] == bucket and line["key"]["utf8"] == key
+    ]  # fmt: skip
+    assert len(found) == 1, found
+    return {blob["blob"] for blob in found[0]["blobs"]}
+
+
+def test_a_copy_across_projects_needs_both_rights_and_is_sealed_anew(trio):
+    server, users = trio
+    main, alt = users["main"]["s3"], users["alt"]["s3"]
+    source, target = "copy-source", "copy-target"
+    main.create_bucket(Bucket=source)
+    alt.create_bucket(Bucket=target)
+    bodies = {"inline": random_bytes(1000), "shards": random_bytes(9 * MIB, seed=1)}
+    for key, body in bodies.items():
+        main.put_object(Bucket=source, Key=key, Body=body, ContentType="text/x-study", Metadata={"of": "main"})
+    copy = {"Bucket": target, "Key": "inline", "CopySource": f"{source}/inline"}
+    assert refusal(alt.copy_object, **copy) == ("AccessDenied", 403)
+    statement = {
+        "Effect": "Allow",
+        "Principal": {"CanonicalUser": users["alt"]["canonical_id"]},
+        "Action": ["s3:GetObject", "s3:GetObjectTagging"],
+        "Resource": f"arn:aws:s3:::{source}/*",
+    }
+    main.put_bucket_policy(Bucket=source, Policy=json.dumps({"Version": "2012-10-17", "Statement": [statement]}))
+    wait_until(lambda: alt.get_object(Bucket=source, Key="inline"), "the policy to be seen")
+    # Reading the source gives no right to write into its bucket, nor into a third one's.
+    assert refusal(alt.copy_object, Bucket=source, Key="k", CopySource=f"{source}/inline") == ("AccessDenied", 403)
+
+    for key, body in bodies.items():
+        answer = alt.copy_object(Bucket=target, Key=key, CopySource=f"{source}/{key}")
+        assert answer["CopyObjectResult"]["ETag"] == f'"{harness.md5_hex(body)}"'
+        main.copy_object(Bucket=source, Key=f"{key}-again", CopySource=f"{source}/{key}")
+    upload = alt.create_multipart_upload(Bucket=target, Key="parts")["UploadId"]
+    part = alt.upload_part_copy(
+        Bucket=target, Key="parts", UploadId=upload, PartNumber=1, CopySource=f"{source}/shards",
+        CopySourceRange="bytes=1000-6291455",
+    )  # fmt: skip
+    parts = [{"PartNumber": 1, "ETag": part["CopyPartResult"]["ETag"]}]
+    alt.complete_multipart_upload(Bucket=target, Key="parts", UploadId=upload, MultipartUpload={"Parts": parts})
+
+    for key in bodies:
+        assert blobs(server, source, key) == blobs(server, source, f"{key}-again"), "shared inside a project"
+        assert not blobs(server, source, key) & blobs(server, target, key), "sealed anew across projects"
+    # The copies are alt's own, and outlive the source and the right to it.
+    main.delete_bucket_policy(Bucket=source)
+    harness.empty_and_delete(main, source)
+    for key, body in bodies.items():
+        got = alt.get_object(Bucket=target, Key=key)
+        assert got["Body"].read() == body
+        assert (got["ContentType"], got["Metadata"]) == ("text/x-study", {"of": "main"})
+        assert alt.list_objects(Bucket=target, Prefix=key)["Contents"][0]["Owner"]["ID"] == users["alt"]["canonical_id"]
+    assert alt.get_object(Bucket=target, Key="parts")["Body"].read() == bodies["shards"][1000:6291456]
+
+
 def test_a_session_token_is_refused_in_a_header_and_in_a_url(shared, s3, bucket):
     with_token = boto3.client(
         "s3", endpoint_url=shared.endpoint, aws_access_key_id=ACCESS_KEY, aws_secret_access_key=SECRET_KEY,

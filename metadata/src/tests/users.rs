@@ -266,6 +266,17 @@ async fn a_bucket_made_during_its_owners_deletion_never_ends_up_without_an_owner
 }
 
 #[tokio::test]
+async fn one_user_may_make_many_buckets_at_once() {
+    let fixture = Fixture::new().await;
+    let buckets = (0..100).map(|n| {
+        let fixture = &fixture;
+        async move { fixture.bucket(&format!("bucket-{n}"), false).await }
+    });
+    let made = futures_util::future::join_all(buckets).await;
+    assert_eq!(made.iter().collect::<std::collections::BTreeSet<_>>().len(), 100);
+}
+
+#[tokio::test]
 async fn users_are_listed_in_name_order_page_by_page() {
     let fixture = Fixture::new().await;
     for name in ["b", "a", "c"] {
