@@ -29,8 +29,8 @@ impl std::fmt::Debug for CustomerKey {
 
 /// By what a customer's key is known again: a salted digest, from which nothing can be opened.
 ///
-/// It stands in sealed records only. A customer's key with little entropy could be guessed from it by somebody who has
-/// the project's key as well, as from any ciphertext under such a key.
+/// It stands in sealed records only, and exports leave it out. A customer's key with little entropy could be guessed from
+/// it by somebody who has the project's key as well, as from any ciphertext under such a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct CustomerKeyCheck {
     /// Random for each check.

@@ -29,6 +29,17 @@ pub enum ExportError {
     Io(#[from] io::Error),
 }
 
+/// The number of SSE-C in an Encryption record (docs/format-metadata.md), which the gateway writes.
+const METHOD_CUSTOMER: u8 = 2;
+/// An Encryption record of that method and nothing else.
+const METHOD_CUSTOMER_RECORD: [u8; 2] = [0x81, METHOD_CUSTOMER];
+
+/// Whether a version was sealed with its customer's key, too.
+fn is_customers(encryption: &[u8]) -> bool {
+    let mut fields = minicbor::Decoder::new(encryption);
+    matches!(fields.array(), Ok(Some(1..))) && matches!(fields.u8(), Ok(METHOD_CUSTOMER))
+}
+
 impl MetadataService {
     /// Writes the header line and one line for every version of every bucket of this cell, from one snapshot. Runs on
     /// the caller's thread between waits: for command-line tools and blocking threads, not beside requests.
@@ -171,6 +182,13 @@ impl Core {
         let project = bucket.record.project;
         let view = self.version_view(project, bucket.id, version)?;
         let attributes = &view.attributes;
+        // Of what a customer's key is needed for, an export in clear tells nothing that fingerprints the bytes or by which
+        // keys could be guessed.
+        let is_customers = is_customers(&attributes.encryption);
+        let (checksums, encryption) = match is_customers {
+            true => (&[][..], &METHOD_CUSTOMER_RECORD[..]),
+            false => (attributes.checksums.as_slice(), attributes.encryption.as_slice()),
+        };
         Ok(json!({
             "type": "version",
             "project": project,
@@ -186,9 +204,9 @@ impl Core {
             "headers": attributes.headers,
             "user_metadata": attributes.user_metadata,
             "tags": attributes.tags,
-            "checksums": attributes.checksums.iter().map(checksum_json).collect::<Vec<_>>(),
+            "checksums": checksums.iter().map(checksum_json).collect::<Vec<_>>(),
             "acl_base64": BASE64.encode(&attributes.acl),
-            "encryption_base64": BASE64.encode(&attributes.encryption),
+            "encryption_base64": BASE64.encode(encryption),
             "owner": view.owner,
             "retention": view.retention.map(|retention| json!({
                 "mode": match retention.mode {
@@ -198,7 +216,7 @@ impl Core {
                 "until_micros": retention.until,
             })),
             "legal_hold": view.legal_hold,
-            "blobs": self.export_body(snapshot, bucket, &view.body)?,
+            "blobs": self.export_body(snapshot, bucket, &view.body, is_customers)?,
         }))
     }
 
@@ -208,6 +226,7 @@ impl Core {
         snapshot: &dyn Snapshot,
         bucket: &BucketContext,
         body: &Body,
+        is_customers: bool,
     ) -> Result<Vec<Value>, MetadataError> {
         match body {
             Body::Empty => Ok(Vec::new()),
@@ -217,9 +236,12 @@ impl Core {
                 for page in 0..index.page_offsets.len() as u32 {
                     let row = snapshot.get(&self.rows.part_page(index.pages_of, page)).map_err(store_error)?;
                     let record: PageRecord = records::decode("page", &row.ok_or_else(|| corrupt("page"))?.value)?;
-                    for part in self.page_view(bucket.record.project, index.pages_of, page, record)? {
+                    for mut part in self.page_view(bucket.record.project, index.pages_of, page, record)? {
                         if part.blob.len_bytes == 0 {
                             continue;
+                        }
+                        if is_customers {
+                            part.checksums.clear();
                         }
                         out.push(self.export_blob(snapshot, &part.blob, part.offset, Some(&part))?);
                     }

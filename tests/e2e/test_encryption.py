@@ -579,6 +579,8 @@ def test_a_customers_key_is_on_no_disk_and_in_no_log(make_server):
     server.valv("metadata", "export", "--out", server.folder / "export.jsonl")
     server.valv("key", "backup", "--out", server.folder / "keys.backup", "--passphrase-file", server.folder / "pass")
     assert server.terminate() == 0
+    versions = [json.loads(line) for line in (server.folder / "export.jsonl").read_text().splitlines()[1:]]
+    assert {(line["encryption_base64"], len(line["checksums"])) for line in versions} == {(b64(b"\x81\x02"), 0)}
     log = server.log()
     for key in (KEY, OTHER):
         md5 = hashlib.md5(key).digest()

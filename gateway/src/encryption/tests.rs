@@ -264,5 +264,22 @@ proptest! {
     fn any_bytes_are_a_record_or_an_error(bytes in prop::collection::vec(any::<u8>(), 0..80)) {
         let _ = Encryption::read(&bytes);
         let _ = kms::check_context(&bytes);
+        let _ = kms::find_key(&String::from_utf8_lossy(&bytes), &names(), project());
+    }
+
+    #[test]
+    fn any_headers_are_a_key_or_a_refusal(
+        method in prop::option::of("[ -~]{0,12}"),
+        algorithm in prop::option::of("AES256|[ -~]{0,8}"),
+        key in prop::option::of("[A-Za-z0-9+/]{42}[AEIMQUYcgkosw048]=|[ -~]{0,60}"),
+        md5 in prop::option::of("[A-Za-z0-9+/]{21}[AQgw]==|[ -~]{0,30}"),
+    ) {
+        let given = [("x-amz-server-side-encryption", method), (C_ALGORITHM, algorithm), (C_KEY, key), (C_MD5, md5)];
+        let pairs: Vec<_> = given.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
+        let asked = Asked::of_write(&headers(&pairs), true);
+        // The MD5 of random text fits no key, so no write gets through with any of the three headers.
+        let has_key_header = pairs.iter().any(|(name, _)| name.contains("customer"));
+        prop_assert!(!(has_key_header && asked.is_ok()));
+        let _ = Customer::read(&headers(&pairs), KeyHeaders::Object, Use::Read, true);
     }
 }

@@ -259,6 +259,38 @@ async fn a_shredded_projects_records_are_not_returned() {
 }
 
 #[tokio::test]
+async fn the_export_tells_nothing_of_a_customers_key_or_bytes() {
+    let fixture = Fixture::new().await;
+    let bucket = fixture.bucket("b", false).await;
+    let checksum = Checksum {
+        algorithm: ChecksumAlgorithm::Crc32,
+        kind: ChecksumType::FullObject,
+        value: b"\x11\x22\x33\x44".to_vec(),
+    };
+    // SSE-KMS, and SSE-C with salt and check value.
+    let customer = [&[0x85, 2, 0xf6, 0xf6, 0x50][..], &[7; 16], &[0x58, 0x20], &[9; 32]].concat();
+    for (key, encryption) in [(&b"kms"[..], vec![0x81, 1]), (b"customer", customer.clone())] {
+        let mut put = fixture.put(bucket, key);
+        put.attributes.checksums = vec![checksum.clone()];
+        put.attributes.encryption = encryption;
+        fixture.service.put_object(put).await.unwrap();
+    }
+    let mut out = Vec::new();
+    fixture.service.export_all(&mut out).await.unwrap();
+    let line = |key: &str| -> serde_json::Value {
+        let lines = out.split(|b| *b == b'\n').filter(|line| !line.is_empty());
+        let mut parsed = lines.map(|line| serde_json::from_slice::<serde_json::Value>(line).unwrap());
+        parsed.find(|line| line["key"]["utf8"] == key).unwrap()
+    };
+    assert_eq!(line("kms")["encryption_base64"], "gQE=");
+    assert_eq!(line("kms")["checksums"].as_array().unwrap().len(), 1);
+    assert_eq!(line("customer")["encryption_base64"], "gQI=");
+    assert_eq!(line("customer")["checksums"].as_array().unwrap().len(), 0);
+    let found = fixture.service.get_object(fixture.get(bucket, b"customer", VersionSelector::Current)).await.unwrap();
+    assert_eq!(found.version.attributes.encryption, customer, "the record itself is whole");
+}
+
+#[tokio::test]
 async fn the_export_has_what_recovery_needs_and_no_key() {
     let fixture = Fixture::new().await;
     let bucket = fixture.bucket("exported", false).await;
