@@ -80,18 +80,28 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     if is_allowed(facts) { Decision::Allowed } else { Decision::Denied }
 }
 
+/// What the policy alone says. For what a request may do by being allowed something else, such as giving a list to an
+/// object that it may write, unless a policy denies it.
+pub fn verdict(facts: &Facts<'_>) -> Verdict {
+    let principal = match facts.requester {
+        Requester::Anonymous => Principal::Anonymous,
+        Requester::User { user, .. } => Principal::User(user),
+    };
+    let request = Request { principal, action: facts.action, bucket: facts.bucket, key: facts.key, keys: facts.keys };
+    facts.policy.map_or(Verdict::NoMatch, |policy| policy.evaluate(&request))
+}
+
 fn is_allowed(facts: &Facts<'_>) -> bool {
     let action = facts.action.to_ascii_lowercase();
     let action = action.strip_prefix("s3:").unwrap_or(&action);
-    let (principal, is_member) = match facts.requester {
-        Requester::Anonymous => (Principal::Anonymous, false),
-        Requester::User { user, is_member_of_bucket_project } => (Principal::User(user), is_member_of_bucket_project),
+    let (who, is_member) = match facts.requester {
+        Requester::Anonymous => (None, false),
+        Requester::User { user, is_member_of_bucket_project } => (Some(user.canonical_id), is_member_of_bucket_project),
     };
     if is_member && matches!(action, "getbucketpolicy" | "putbucketpolicy" | "deletebucketpolicy") {
         return true;
     }
-    let request = Request { principal, action: facts.action, bucket: facts.bucket, key: facts.key, keys: facts.keys };
-    let verdict = facts.policy.map_or(Verdict::NoMatch, |policy| policy.evaluate(&request));
+    let verdict = verdict(facts);
     if verdict == Verdict::Deny {
         return false;
     }
@@ -107,10 +117,6 @@ fn is_allowed(facts: &Facts<'_>) -> bool {
     if verdict == Verdict::Allow && !is_foreign && !counts_for_nothing {
         return true;
     }
-    let who = match principal {
-        Principal::Anonymous => None,
-        Principal::User(user) => Some(user.canonical_id),
-    };
     if matches!(action, "abortmultipartupload" | "listmultipartuploadparts") {
         return who.is_some() && who == facts.upload_initiator;
     }

@@ -37,7 +37,8 @@ impl Principal<'_> {
         };
         let values = match key {
             "aws:username" => user.map(|user| vec![user.name.to_owned()]),
-            "aws:userid" => Some(vec![user.map_or("anonymous", |user| user.user_id).to_owned()]),
+            // AWS says "anonymous" of nobody, but calls a policy narrowed to a fixed id not public.
+            "aws:userid" => user.map(|user| vec![user.user_id.to_owned()]),
             "aws:principaltype" => Some(vec![user.map_or("Anonymous", |_| "User").to_owned()]),
             "aws:principalaccount" => user.map(|user| user.accounts.iter().map(|name| (*name).to_owned()).collect()),
             "aws:principalarn" => user.map(|user| {

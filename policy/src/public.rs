@@ -8,7 +8,8 @@
 use crate::condition::Condition;
 use crate::policy::{Effect, Statement};
 
-/// Keys whose fixed values narrow a statement.
+/// Keys whose fixed values narrow a statement. AWS also has the id of a KMS key, because KMS asks in its turn whether the
+/// requester may use it; here it is a name that anybody may write.
 const NARROWING_KEYS: &[&str] = &[
     "aws:principalaccount",
     "aws:principalarn",
@@ -20,7 +21,6 @@ const NARROWING_KEYS: &[&str] = &[
     "aws:sourcevpce",
     "aws:userid",
     "s3:dataaccesspointaccount",
-    "s3:x-amz-server-side-encryption-aws-kms-key-id",
 ];
 
 /// Whether a statement lets in the public.

@@ -389,6 +389,8 @@ def test_versions_have_acls_of_their_own(main, alt, bucket):
 
 def test_what_nobody_signed_for_is_the_bucket_owners(main, nobody, bucket):
     main.put_bucket_acl(Bucket=bucket, ACL="public-read-write")
+    nobody.put_object(Bucket=bucket, Key="open", Body=b"body", ACL="public-read")
+    assert may(lambda: nobody.get_object(Bucket=bucket, Key="open"))
     nobody.put_object(Bucket=bucket, Key="k", Body=b"body")
     assert main.get_object(Bucket=bucket, Key="k")["Body"].read() == b"body"
     assert grants(main.get_object_acl(Bucket=bucket, Key="k")) == [OWN]

@@ -21,7 +21,7 @@ pub(crate) use watch::{AccessWatch, Judged};
 use crate::error::{S3Code, S3Error};
 use asker::Keys;
 use valv_metadata_api::{Bucket, ObjectKey};
-use valv_policy::{Acl, Decision, Facts, Requester, decide};
+use valv_policy::{Acl, Decision, Facts, Requester, Verdict, decide, verdict};
 use valv_types::TimestampMicros;
 
 /// Decides whether `asker` may do `action` in `bucket`. `now` is when the decision is made.
@@ -46,9 +46,34 @@ pub(crate) async fn judge(
     }
     let acl = cache.acl_of(bucket, &rules).await?;
     let question = Question { asker, action, bucket, about, now, rules: &rules, bucket_acl: &acl };
-    match question.decide() {
+    match question.ask(decide) {
         Decision::Allowed => Ok(()),
         Decision::Denied => Err(S3Code::AccessDenied.into()),
+    }
+}
+
+/// Refuses `action` on a key if the bucket's policy denies it: for what comes with another right, such as giving an ACL to
+/// an object that one may write.
+///
+/// # Errors
+/// AccessDenied; whatever kept the bucket's rules from being read.
+pub(crate) async fn refuse_denied(
+    cache: &RulesCache,
+    asker: &Asker,
+    action: Action,
+    bucket: &Bucket,
+    about: &About,
+    now: TimestampMicros,
+) -> Result<(), S3Error> {
+    let rules = cache.of(bucket).await?;
+    if rules.is_policy_unreadable {
+        return Err(S3Code::InternalError.into());
+    }
+    let acl = cache.acl_of(bucket, &rules).await?;
+    let question = Question { asker, action, bucket, about, now, rules: &rules, bucket_acl: &acl };
+    match question.ask(verdict) {
+        Verdict::Allow | Verdict::NoMatch => Ok(()),
+        Verdict::Deny => Err(S3Code::AccessDenied.into()),
     }
 }
 
@@ -64,7 +89,8 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    fn decide(&self) -> Decision {
+    /// Puts the question to a judge.
+    fn ask<T>(&self, judge: impl FnOnce(&Facts<'_>) -> T) -> T {
         let grant = self.asker.identity.as_ref().map(|identity| &identity.grant);
         let (user_id, project_id) = match grant {
             Some(grant) => (grant.user.to_string(), grant.project.to_string()),
@@ -87,7 +113,7 @@ impl Question<'_> {
             owner: object.foreign_owner.as_deref().unwrap_or(&self.bucket_acl.owner),
             acl: object.acl.as_ref(),
         });
-        decide(&Facts {
+        judge(&Facts {
             requester,
             action: self.action.name(),
             bucket: &self.bucket.name,

@@ -10,7 +10,7 @@ use super::get::readable;
 use super::grants::{NamedGrant, NamedGrantee, Wanted, read_document, read_headers};
 use super::tagging::{update_bucket, update_version};
 use super::{Answer, status, xml};
-use crate::access::{About, Action, ObjectFacts, judge};
+use crate::access::{About, Action, refuse_denied};
 use crate::error::{S3Code, S3Error};
 use crate::payload::Payload;
 use crate::xml::{Namespace, Writer};
@@ -159,12 +159,9 @@ pub(crate) async fn settle_ownership(
     };
     attributes.owner = Some(owner_id);
     let Some(wanted) = wanted else { return Ok(()) };
-    // Setting a list is an action of its own, which a policy may deny; writers may set their own objects' lists.
-    let mut about = About::key(cx.target.key.as_ref());
-    if let Some(writer) = writer {
-        about.object = Some(ObjectFacts { foreign_owner: Some(writer.canonical_id.clone()), ..ObjectFacts::default() });
-    }
-    judge(&cx.shared.rules, &cx.asker, Action::PutObjectAcl, bucket, &about, cx.now).await?;
+    // Setting a list is an action of its own, which a policy may deny; else it comes with writing the object.
+    let about = About::key(cx.target.key.as_ref());
+    refuse_denied(&cx.shared.rules, &cx.asker, Action::PutObjectAcl, bucket, &about, cx.now).await?;
     let acl = list_of(cx, wanted, owner, bucket_owner, Target::Object).await?;
     check_public(&acl, rules.public_access_block)?;
     attributes.acl = kept(&acl);
