@@ -267,11 +267,15 @@ async fn answer(handler: &dyn Handler, request: Request<Incoming>, conn: ConnInf
     // A client that waits for 100 Continue may or may not send its body after a refusal: nobody can tell what comes next.
     let is_tiny = request.body().size_hint().exact().is_some_and(|len| len <= TINY_BODY_LEN_BYTES_MAX)
         && !request.headers().contains_key(EXPECT);
+    // hyper sends no 100 Continue for a body of no bytes, which it may omit. botocore then takes this answer's status for that
+    // of the connection's next request too, reads its real status line as headers, and waits for a body until it times
+    // out; on a new connection it starts afresh.
+    let unsent_continue = request.headers().contains_key(EXPECT) && request.body().is_end_stream();
     let rest = request.body().rest();
     let mut response = handler.handle(request, conn).await;
     let is_read = if is_tiny { rest.discard(TINY_BODY_TIME_MAX).await } else { rest.is_empty() };
     let headers = response.headers_mut();
-    if !is_read {
+    if unsent_continue || !is_read {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     // Both ids are hexadecimal or base64, which every header may hold.
