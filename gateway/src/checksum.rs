@@ -9,23 +9,30 @@ mod expected;
 pub use combine::{composite, full_object};
 pub use expected::{ChecksumSource, ExpectedDigests};
 
-use crate::error::S3Error;
+use crate::error::{S3Code, S3Error};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use crc_fast::CrcAlgorithm;
 use http::HeaderName;
 use md5::{Digest as _, Md5};
 use sha1::Sha1;
-use sha2::Sha256;
+use sha2::{Sha256, Sha512};
 use valv_metadata_api::{Checksum, ChecksumAlgorithm, ChecksumType};
+use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh64::Xxh64;
 
 /// Every algorithm.
-pub const ALGORITHMS: [ChecksumAlgorithm; 5] = [
+pub const ALGORITHMS: [ChecksumAlgorithm; 10] = [
     ChecksumAlgorithm::Crc32,
     ChecksumAlgorithm::Crc32c,
     ChecksumAlgorithm::Crc64Nvme,
     ChecksumAlgorithm::Sha1,
     ChecksumAlgorithm::Sha256,
+    ChecksumAlgorithm::Sha512,
+    ChecksumAlgorithm::Md5,
+    ChecksumAlgorithm::XxHash64,
+    ChecksumAlgorithm::XxHash3,
+    ChecksumAlgorithm::XxHash128,
 ];
 
 /// The name in XML and in `x-amz-checksum-algorithm`: `CRC32C`.
@@ -36,6 +43,11 @@ pub const fn algorithm_name(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Crc64Nvme => "CRC64NVME",
         ChecksumAlgorithm::Sha1 => "SHA1",
         ChecksumAlgorithm::Sha256 => "SHA256",
+        ChecksumAlgorithm::Sha512 => "SHA512",
+        ChecksumAlgorithm::Md5 => "MD5",
+        ChecksumAlgorithm::XxHash64 => "XXHASH64",
+        ChecksumAlgorithm::XxHash3 => "XXHASH3",
+        ChecksumAlgorithm::XxHash128 => "XXHASH128",
     }
 }
 
@@ -47,6 +59,11 @@ pub const fn element_name(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Crc64Nvme => "ChecksumCRC64NVME",
         ChecksumAlgorithm::Sha1 => "ChecksumSHA1",
         ChecksumAlgorithm::Sha256 => "ChecksumSHA256",
+        ChecksumAlgorithm::Sha512 => "ChecksumSHA512",
+        ChecksumAlgorithm::Md5 => "ChecksumMD5",
+        ChecksumAlgorithm::XxHash64 => "ChecksumXXHASH64",
+        ChecksumAlgorithm::XxHash3 => "ChecksumXXHASH3",
+        ChecksumAlgorithm::XxHash128 => "ChecksumXXHASH128",
     }
 }
 
@@ -58,6 +75,11 @@ pub const fn header_name_str(algorithm: ChecksumAlgorithm) -> &'static str {
         ChecksumAlgorithm::Crc64Nvme => "x-amz-checksum-crc64nvme",
         ChecksumAlgorithm::Sha1 => "x-amz-checksum-sha1",
         ChecksumAlgorithm::Sha256 => "x-amz-checksum-sha256",
+        ChecksumAlgorithm::Sha512 => "x-amz-checksum-sha512",
+        ChecksumAlgorithm::Md5 => "x-amz-checksum-md5",
+        ChecksumAlgorithm::XxHash64 => "x-amz-checksum-xxhash64",
+        ChecksumAlgorithm::XxHash3 => "x-amz-checksum-xxhash3",
+        ChecksumAlgorithm::XxHash128 => "x-amz-checksum-xxhash128",
     }
 }
 
@@ -70,9 +92,11 @@ pub const fn header_name(algorithm: ChecksumAlgorithm) -> HeaderName {
 pub const fn digest_len_bytes(algorithm: ChecksumAlgorithm) -> usize {
     match algorithm {
         ChecksumAlgorithm::Crc32 | ChecksumAlgorithm::Crc32c => 4,
-        ChecksumAlgorithm::Crc64Nvme => 8,
+        ChecksumAlgorithm::Crc64Nvme | ChecksumAlgorithm::XxHash64 | ChecksumAlgorithm::XxHash3 => 8,
+        ChecksumAlgorithm::Md5 | ChecksumAlgorithm::XxHash128 => 16,
         ChecksumAlgorithm::Sha1 => 20,
         ChecksumAlgorithm::Sha256 => 32,
+        ChecksumAlgorithm::Sha512 => 64,
     }
 }
 
@@ -92,7 +116,7 @@ pub fn parse_algorithm(text: &str) -> Result<ChecksumAlgorithm, S3Error> {
     ALGORITHMS
         .into_iter()
         .find(|&algorithm| algorithm_name(algorithm).eq_ignore_ascii_case(text))
-        .ok_or_else(|| S3Error::invalid_request("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256]"))
+        .ok_or_else(|| S3Error::invalid_request("Checksum algorithm provided is unsupported. Please try again with any of the valid types: [CRC32, CRC32C, CRC64NVME, SHA1, SHA256, SHA512, MD5, XXHASH64, XXHASH3, XXHASH128]"))
 }
 
 /// Reads `COMPOSITE` or `FULL_OBJECT`, in any case.
@@ -114,20 +138,28 @@ pub const fn default_multipart_type(algorithm: ChecksumAlgorithm) -> ChecksumTyp
     }
 }
 
-/// Refuses the pairs that S3 does not have: a CRC-64 of parts, and a SHA of a whole object that came in parts.
+/// Refuses the pairs that S3 does not have: a CRC-64 of parts, and of a whole object that came in parts anything but a CRC
+/// (no other digest can be put together from those of its parts).
 ///
 /// # Errors
 /// InvalidRequest.
 pub fn check_multipart_type(algorithm: ChecksumAlgorithm, kind: ChecksumType) -> Result<(), S3Error> {
     match (algorithm, kind) {
         (ChecksumAlgorithm::Crc64Nvme, ChecksumType::Composite)
-        | (ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256, ChecksumType::FullObject) => {
-            Err(S3Error::invalid_request(format!(
-                "The {} checksum type cannot be used with the {} checksum algorithm.",
-                type_name(kind),
-                algorithm_name(algorithm).to_ascii_lowercase()
-            )))
-        }
+        | (
+            ChecksumAlgorithm::Sha1
+            | ChecksumAlgorithm::Sha256
+            | ChecksumAlgorithm::Sha512
+            | ChecksumAlgorithm::Md5
+            | ChecksumAlgorithm::XxHash64
+            | ChecksumAlgorithm::XxHash3
+            | ChecksumAlgorithm::XxHash128,
+            ChecksumType::FullObject,
+        ) => Err(S3Error::invalid_request(format!(
+            "The {} checksum type cannot be used with the {} checksum algorithm.",
+            type_name(kind),
+            algorithm_name(algorithm).to_ascii_lowercase()
+        ))),
         _ => Ok(()),
     }
 }
@@ -140,11 +172,13 @@ pub fn encode(digest: &[u8]) -> String {
 /// Reads a digest of the algorithm's length from base64.
 ///
 /// # Errors
-/// InvalidRequest, naming the header.
+/// BadDigest, naming the header.
 pub fn parse_digest(algorithm: ChecksumAlgorithm, text: &str) -> Result<Vec<u8>, S3Error> {
     match STANDARD.decode(text.trim()) {
         Ok(digest) if digest.len() == digest_len_bytes(algorithm) => Ok(digest),
-        _ => Err(S3Error::invalid_request(format!("Value for {} header is invalid.", header_name_str(algorithm)))),
+        // What no body can have, it does not have.
+        _ => Err(S3Error::new(S3Code::BadDigest)
+            .with_message(format!("Value for {} header is invalid.", header_name_str(algorithm)))),
     }
 }
 
@@ -157,6 +191,14 @@ enum Running {
     },
     Sha1(Sha1),
     Sha256(Sha256),
+    Sha512(Sha512),
+    Md5(Md5),
+    XxHash64(Xxh64),
+    /// XXH3, whose state serves both lengths.
+    XxHash3 {
+        state: Box<Xxh3Default>,
+        len_bytes: usize,
+    },
 }
 
 impl Running {
@@ -169,6 +211,12 @@ impl Running {
             ChecksumAlgorithm::Crc64Nvme => crc(CrcAlgorithm::Crc64Nvme),
             ChecksumAlgorithm::Sha1 => Self::Sha1(Sha1::new()),
             ChecksumAlgorithm::Sha256 => Self::Sha256(Sha256::new()),
+            ChecksumAlgorithm::Sha512 => Self::Sha512(Sha512::new()),
+            ChecksumAlgorithm::Md5 => Self::Md5(Md5::new()),
+            ChecksumAlgorithm::XxHash64 => Self::XxHash64(Xxh64::new(0)),
+            ChecksumAlgorithm::XxHash3 | ChecksumAlgorithm::XxHash128 => {
+                Self::XxHash3 { state: Box::new(Xxh3Default::new()), len_bytes: digest_len_bytes(algorithm) }
+            }
         }
     }
 
@@ -177,6 +225,10 @@ impl Running {
             Self::Crc { digest, .. } => digest.update(bytes),
             Self::Sha1(hasher) => hasher.update(bytes),
             Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+            Self::Md5(hasher) => hasher.update(bytes),
+            Self::XxHash64(hasher) => hasher.update(bytes),
+            Self::XxHash3 { state, .. } => state.update(bytes),
         }
     }
 
@@ -185,6 +237,12 @@ impl Running {
             Self::Crc { digest, len_bytes } => digest.finalize().to_be_bytes()[8 - len_bytes..].to_vec(),
             Self::Sha1(hasher) => hasher.finalize().to_vec(),
             Self::Sha256(hasher) => hasher.finalize().to_vec(),
+            Self::Sha512(hasher) => hasher.finalize().to_vec(),
+            Self::Md5(hasher) => hasher.finalize().to_vec(),
+            // The canonical form of xxHash is big-endian.
+            Self::XxHash64(hasher) => hasher.digest().to_be_bytes().to_vec(),
+            Self::XxHash3 { state, len_bytes: 16 } => state.digest128().to_be_bytes().to_vec(),
+            Self::XxHash3 { state, .. } => state.digest().to_be_bytes().to_vec(),
         }
     }
 }
@@ -215,6 +273,8 @@ pub enum WithMd5 {
 /// ```
 pub struct BodyHasher {
     md5: Option<Md5>,
+    /// Whether that MD5 is also asked for as a checksum: the slowest of all is computed once.
+    is_md5_checksum: bool,
     checksums: Vec<(ChecksumAlgorithm, Running)>,
 }
 
@@ -222,12 +282,15 @@ impl BodyHasher {
     /// A hasher for these algorithms; one named twice is computed once.
     pub fn new(md5: WithMd5, algorithms: impl IntoIterator<Item = ChecksumAlgorithm>) -> Self {
         let mut checksums: Vec<(ChecksumAlgorithm, Running)> = Vec::new();
+        let mut is_md5_checksum = false;
         for algorithm in algorithms {
-            if !checksums.iter().any(|(seen, _)| *seen == algorithm) {
+            if algorithm == ChecksumAlgorithm::Md5 && md5 == WithMd5::Yes {
+                is_md5_checksum = true;
+            } else if !checksums.iter().any(|(seen, _)| *seen == algorithm) {
                 checksums.push((algorithm, Running::new(algorithm)));
             }
         }
-        Self { md5: (md5 == WithMd5::Yes).then(Md5::new), checksums }
+        Self { md5: (md5 == WithMd5::Yes).then(Md5::new), is_md5_checksum, checksums }
     }
 
     /// The next bytes.
@@ -242,10 +305,10 @@ impl BodyHasher {
 
     /// The digests.
     pub fn finish(self) -> Digests {
-        Digests {
-            md5: self.md5.map(|md5| md5.finalize().into()),
-            checksums: self.checksums.into_iter().map(|(algorithm, running)| (algorithm, running.finish())).collect(),
-        }
+        let md5: Option<[u8; 16]> = self.md5.map(|md5| md5.finalize().into());
+        let also_md5 = md5.filter(|_| self.is_md5_checksum).map(|md5| (ChecksumAlgorithm::Md5, md5.to_vec()));
+        let checksums = self.checksums.into_iter().map(|(algorithm, running)| (algorithm, running.finish()));
+        Digests { md5, checksums: checksums.chain(also_md5).collect() }
     }
 }
 
@@ -317,7 +380,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    // Check values of "123456789": the CRC catalogue (reveng) for the CRCs, sha1sum and sha256sum for the others.
+    // Check values of "123456789": the CRC catalogue (reveng) for the CRCs, sha1sum and its like, and xxhsum, for the others.
     #[test]
     fn every_algorithm_gives_its_check_value() {
         let mut hasher = BodyHasher::new(WithMd5::Yes, ALGORITHMS);
@@ -329,6 +392,15 @@ mod tests {
             (ChecksumAlgorithm::Crc64Nvme, "ae8b14860a799888"),
             (ChecksumAlgorithm::Sha1, "f7c3bc1d808e04732adf679965ccc34ca7ae3441"),
             (ChecksumAlgorithm::Sha256, "15e2b0d3c33891ebb0f1ef609ec419420c20e320ce94c65fbc8c3312448eb225"),
+            (
+                ChecksumAlgorithm::Sha512,
+                "d9e6762dd1c8eaf6d61b3c6192fc408d4d6d5f1176d0c29169bc24e71c3f274a\
+                 d27fcd5811b313d681f7e55ec02d73d499c95455b6b5bb503acf574fba8ffe85",
+            ),
+            (ChecksumAlgorithm::Md5, "25f9e794323b453885f5181f1b624d0b"),
+            (ChecksumAlgorithm::XxHash64, "8cb841db40e6ae83"),
+            (ChecksumAlgorithm::XxHash3, "72dcb18b67a17dff"),
+            (ChecksumAlgorithm::XxHash128, "33119477ede5dcd5e9716427681d5860"),
         ] {
             let digest = digests.checksum(algorithm).expect("asked for");
             assert_eq!(hex::encode(digest), expected);
@@ -337,7 +409,7 @@ mod tests {
             assert_eq!(parse_algorithm(&algorithm_name(algorithm).to_lowercase()).expect("name"), algorithm);
         }
         assert_eq!(digests.etag().as_deref(), Some("25f9e794323b453885f5181f1b624d0b"));
-        assert_eq!(digests.to_records().len(), 5);
+        assert_eq!(digests.to_records().len(), ALGORITHMS.len());
     }
 
     #[test]
@@ -354,7 +426,7 @@ mod tests {
         for text in ["", "AAAA", "AAAAAA", "AAAAAA==AAAAAA==", "!!!!!!==", "AAAAAAA="] {
             assert!(parse_digest(ChecksumAlgorithm::Crc32, text).is_err(), "{text}");
         }
-        assert!(parse_algorithm("MD5").is_err() && parse_type("PART").is_err());
+        assert!(parse_algorithm("MD4").is_err() && parse_type("PART").is_err());
         assert_eq!(parse_type("full_object").expect("type"), ChecksumType::FullObject);
     }
 

@@ -124,19 +124,16 @@ impl ReadConditions {
     }
 }
 
-/// What a write demands of the key's current version.
+/// What a write demands of the key's current version. AWS documents `*` alone for If-None-Match; entity tags are taken as
+/// RFC 9110 (section 13.1.2), to which its page refers, defines them.
 ///
 /// # Errors
-/// NotImplemented for an If-None-Match on anything but `*`, as AWS answers; InvalidArgument for both at once.
+/// InvalidRequest for both at once.
 pub fn write_condition(headers: &HeaderMap) -> Result<WriteCondition, S3Error> {
     let if_match = text(headers, "if-match").map(EtagList::parse);
     let if_none_match = text(headers, "if-none-match").map(EtagList::parse);
     if if_match.is_some() && if_none_match.is_some() {
         return Err(S3Error::invalid_request("If-Match and If-None-Match can't be used together."));
-    }
-    if if_none_match.as_ref().is_some_and(|list| !list.is_any) {
-        return Err(S3Error::not_implemented("If-None-Match")
-            .with_message("A header you provided implies functionality that is not implemented"));
     }
     Ok(WriteCondition {
         if_match: if_match.map(EtagList::into_list),
@@ -239,7 +236,8 @@ mod tests {
         let tag = write_condition(&headers(&[("if-match", "\"abc\"")])).expect("condition");
         assert_eq!(tag.if_match.as_deref(), Some(&["abc".to_owned()][..]));
         let code = |pairs: &[_]| write_condition(&headers(pairs)).err().map(|error| error.code());
-        assert_eq!(code(&[("if-none-match", "\"abc\"")]), Some(S3Code::NotImplemented));
+        let none = write_condition(&headers(&[("if-none-match", "\"abc\"")])).expect("condition");
+        assert_eq!(none.if_none_match.as_deref(), Some(&["abc".to_owned()][..]));
         assert_eq!(code(&[("if-none-match", "*"), ("if-match", "a")]), Some(S3Code::InvalidRequest));
         assert_eq!(code(&[]), None);
     }

@@ -67,8 +67,7 @@ impl ByteRange {
     /// Reads `x-amz-copy-source-range`, which knows only `bytes=a-b` and must fit.
     ///
     /// # Errors
-    /// InvalidArgument for another form; InvalidRange if it is not inside the source (AWS: 400 InvalidArgument is told for
-    /// the form, InvalidRange for the bounds).
+    /// InvalidArgument for another form; InvalidRange if it is not inside the source.
     pub fn copy_source(header: &str, len_bytes: u64) -> Result<Range<u64>, S3Error> {
         let Some(Self::FromTo(first, last)) = Self::parse(header) else {
             return Err(S3Error::invalid_argument(
@@ -79,11 +78,10 @@ impl ByteRange {
             ));
         };
         if last >= len_bytes {
-            return Err(S3Error::invalid_argument(
-                format!("Range specified is not valid for source object of size: {len_bytes}"),
-                "x-amz-copy-source-range",
-                header,
-            ));
+            return Err(S3Error::new(S3Code::InvalidRange)
+                .with_message(format!("Range specified is not valid for source object of size: {len_bytes}"))
+                .with_extra("RangeRequested", header)
+                .with_extra("ActualObjectSize", len_bytes.to_string()));
         }
         Ok(first..last + 1)
     }
@@ -162,9 +160,10 @@ mod tests {
     #[test]
     fn a_copy_range_must_be_closed_and_inside() {
         assert_eq!(ByteRange::copy_source("bytes=0-9", 10).ok(), Some(0..10));
-        for bad in ["bytes=0-10", "bytes=0-", "bytes=-5", "0-5", ""] {
+        for bad in ["bytes=0-", "bytes=-5", "0-5", ""] {
             assert_eq!(ByteRange::copy_source(bad, 10).err().map(|e| e.code()), Some(S3Code::InvalidArgument), "{bad}");
         }
+        assert_eq!(ByteRange::copy_source("bytes=0-10", 10).err().map(|e| e.code()), Some(S3Code::InvalidRange));
     }
 
     proptest! {

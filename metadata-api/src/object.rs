@@ -156,6 +156,21 @@ pub enum ChecksumAlgorithm {
     /// SHA-256, 32 bytes.
     #[n(5)]
     Sha256,
+    /// SHA-512, 64 bytes.
+    #[n(6)]
+    Sha512,
+    /// MD5, 16 bytes.
+    #[n(7)]
+    Md5,
+    /// XXH64 with seed 0, 8 bytes.
+    #[n(8)]
+    XxHash64,
+    /// XXH3 of 64 bits with seed 0, 8 bytes.
+    #[n(9)]
+    XxHash3,
+    /// XXH3 of 128 bits with seed 0, 16 bytes.
+    #[n(10)]
+    XxHash128,
 }
 
 /// Whether a checksum is of the whole object or of its parts' checksums.

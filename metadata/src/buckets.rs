@@ -4,7 +4,8 @@
 //! no state row, so it would not make a concurrent deletion fail. Hence deletion has two steps. First the row says
 //! `closing`, and from that commit on no write commits; then a scan finds the bucket empty, and the row goes; or it finds
 //! something, and the bucket opens again. A crash in between leaves a closing bucket, which the next write opens again
-//! when the closing is older than [`CLOSING_SECS_MAX`].
+//! when the closing is older than [`CLOSING_SECS_MAX`]. Open uploads are no content: they are aborted before the first step,
+//! as S3 deletes buckets in which uploads were left behind.
 
 use crate::attempt::{self, ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
@@ -25,6 +26,12 @@ const BUCKETS_PER_PROJECT_MAX: usize = 10_000;
 const BUCKET_PAGE_MAX: usize = 10_000;
 /// A deletion's scan takes milliseconds; a closing older than this was left by a crash.
 const CLOSING_SECS_MAX: u64 = 30;
+/// Uploads aborted between two looks at those that are open when their bucket is deleted.
+const UPLOADS_PAGE_LEN: u32 = 1_000;
+/// Rows of versions and delete markers.
+const CONTENT: [Tag; 2] = [Tag::Head, Tag::Noncurrent];
+/// The same, and those of open uploads.
+const CONTENT_AND_UPLOADS: [Tag; 3] = [Tag::Head, Tag::Noncurrent, Tag::UploadIndex];
 /// Longest bucket document: S3's largest is a lifecycle configuration, below 1 MiB with its sealing.
 const DOCUMENT_LEN_BYTES_MAX: usize = 512 * 1024;
 
@@ -305,10 +312,11 @@ impl Core {
         let key = self.rows.bucket(id);
         let row = self.get(&key).await?;
         let record = bucket_of(row.as_ref())?;
-        // The usual refusal disturbs nobody.
-        if !self.bucket_is_empty(id).await? {
+        // The usual refusal disturbs nobody, open uploads neither.
+        if !self.bucket_has_none_of(id, &CONTENT).await? {
             return Err(MetadataError::BucketNotEmpty);
         }
+        self.abort_uploads(request).await?;
         let closing = BucketRecord { closing: Some(self.now()), ..record.clone() };
         let mut attempt = Attempt::default();
         attempt.expect(key.clone(), row.as_ref());
@@ -321,7 +329,7 @@ impl Core {
         if now_closing.closing != closing.closing {
             return Ok(Plan::Wait);
         }
-        if !self.bucket_is_empty(id).await? {
+        if !self.bucket_has_none_of(id, &CONTENT_AND_UPLOADS).await? {
             self.reopen_bucket(id, now_closing, row.as_ref()).await?;
             return Err(MetadataError::BucketNotEmpty);
         }
@@ -339,10 +347,43 @@ impl Core {
         Ok(Plan::Commit(attempt, Empty {}))
     }
 
-    /// Whether no version, delete marker or open upload is in the bucket. A key with noncurrent versions has a head.
-    async fn bucket_is_empty(self: &Arc<Self>, id: BucketId) -> Result<bool, MetadataError> {
+    /// Aborts the uploads that are open in the bucket. One that begins meanwhile is found by the scan after closing.
+    async fn abort_uploads(self: &Arc<Self>, request: &DeleteBucket) -> Result<(), MetadataError> {
+        let page = ListUploads {
+            bucket: request.bucket,
+            prefix: Vec::new(),
+            delimiter: Vec::new(),
+            after: Vec::new(),
+            after_upload: None,
+            limit: UPLOADS_PAGE_LEN,
+        };
+        loop {
+            let uploads = self.page_of_uploads(page.clone()).await?.uploads;
+            let is_last = uploads.len() < UPLOADS_PAGE_LEN as usize;
+            for upload in uploads {
+                let abort = AbortUpload {
+                    actor: request.actor.clone(),
+                    bucket: request.bucket,
+                    key: upload.key,
+                    upload: upload.id,
+                    commit: CommitId::random(),
+                };
+                match self.drop_upload(abort).await {
+                    // Somebody else ended it.
+                    Ok(_) | Err(MetadataError::NoSuchUpload) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            if is_last {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Whether the bucket has no row of these kinds. A key with noncurrent versions has a head.
+    async fn bucket_has_none_of(self: &Arc<Self>, id: BucketId, tags: &'static [Tag]) -> Result<bool, MetadataError> {
         self.scan(move |core, snapshot| {
-            for tag in [Tag::Head, Tag::Noncurrent, Tag::UploadIndex] {
+            for &tag in tags {
                 let range = core.rows.range(tag, &[id.as_bytes()]);
                 let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
                 if cursor.next().map_err(store_error)?.is_some() {

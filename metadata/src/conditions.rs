@@ -37,19 +37,17 @@ pub(crate) fn check(
     {
         return failed(Precondition::IfNoneMatch);
     }
-    if let Some(secs) = condition.if_match_modified_secs {
-        match current {
-            None => return failed(Precondition::IfMatchMissing),
-            Some(version) if version.order.as_secs() != secs => return failed(Precondition::IfMatch),
-            Some(_) => {}
-        }
+    // These two are for deletes alone, and hold where nothing is left to delete (AWS: "if the size matches or if the object
+    // doesn't exist").
+    if let (Some(secs), Some(version)) = (condition.if_match_modified_secs, current)
+        && version.order.as_secs() != secs
+    {
+        return failed(Precondition::IfMatch);
     }
-    if let Some(len_bytes) = condition.if_match_len_bytes {
-        match current {
-            None => return failed(Precondition::IfMatchMissing),
-            Some(version) if version.len_bytes != len_bytes => return failed(Precondition::IfMatch),
-            Some(_) => {}
-        }
+    if let (Some(len_bytes), Some(version)) = (condition.if_match_len_bytes, current)
+        && version.len_bytes != len_bytes
+    {
+        return failed(Precondition::IfMatch);
     }
     Ok(())
 }
@@ -80,7 +78,9 @@ mod tests {
             (WriteCondition { if_none_match: list(&["a"]), ..none() }, current, Ok(())),
             (WriteCondition { if_match_modified_secs: Some(7), ..none() }, current, Ok(())),
             (WriteCondition { if_match_modified_secs: Some(8), ..none() }, current, failed(Precondition::IfMatch)),
+            (WriteCondition { if_match_modified_secs: Some(8), ..none() }, None, Ok(())),
             (WriteCondition { if_match_len_bytes: Some(3), ..none() }, current, Ok(())),
+            (WriteCondition { if_match_len_bytes: Some(3), ..none() }, None, Ok(())),
             (WriteCondition { if_match_len_bytes: Some(4), ..none() }, current, failed(Precondition::IfMatch)),
         ];
         for (condition, current, expected) in cases {

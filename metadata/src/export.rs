@@ -115,6 +115,11 @@ fn checksum_json(checksum: &Checksum) -> Value {
         ChecksumAlgorithm::Crc64Nvme => "CRC64NVME",
         ChecksumAlgorithm::Sha1 => "SHA1",
         ChecksumAlgorithm::Sha256 => "SHA256",
+        ChecksumAlgorithm::Sha512 => "SHA512",
+        ChecksumAlgorithm::Md5 => "MD5",
+        ChecksumAlgorithm::XxHash64 => "XXHASH64",
+        ChecksumAlgorithm::XxHash3 => "XXHASH3",
+        ChecksumAlgorithm::XxHash128 => "XXHASH128",
     };
     let kind = match checksum.kind {
         ChecksumType::FullObject => "FULL_OBJECT",

@@ -59,7 +59,13 @@ impl Field {
             ChecksumAlgorithm::Crc32 => (0xedb8_8320, 32),
             ChecksumAlgorithm::Crc32c => (0x82f6_3b78, 32),
             ChecksumAlgorithm::Crc64Nvme => (0x9a6c_9329_ac4b_c9b5, 64),
-            ChecksumAlgorithm::Sha1 | ChecksumAlgorithm::Sha256 => return None,
+            ChecksumAlgorithm::Sha1
+            | ChecksumAlgorithm::Sha256
+            | ChecksumAlgorithm::Sha512
+            | ChecksumAlgorithm::Md5
+            | ChecksumAlgorithm::XxHash64
+            | ChecksumAlgorithm::XxHash3
+            | ChecksumAlgorithm::XxHash128 => return None,
         };
         Some(Self { polynomial, one: 1 << (width_bits - 1) })
     }

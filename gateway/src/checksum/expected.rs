@@ -40,8 +40,8 @@ impl ExpectedDigests {
     /// Reads Content-MD5, `x-amz-checksum-*`, `x-amz-trailer` and `x-amz-sdk-checksum-algorithm`.
     ///
     /// # Errors
-    /// InvalidDigest for a malformed Content-MD5; InvalidRequest for more than one checksum, a malformed or unknown one, or
-    /// an announced algorithm without a value.
+    /// InvalidDigest for a malformed Content-MD5, BadDigest for a malformed checksum; InvalidRequest for more than one
+    /// checksum, an unknown one, or an announced algorithm without a value.
     pub fn from_headers(headers: &HeaderMap, mode: &PayloadMode) -> Result<Self, S3Error> {
         let content_md5 = match headers.get("content-md5") {
             None => None,
@@ -116,7 +116,7 @@ impl ExpectedDigests {
     /// Checks the digests of a body that has ended, with its trailers.
     ///
     /// # Errors
-    /// BadDigest; InvalidRequest for a malformed digest in a trailer.
+    /// BadDigest; MalformedTrailerError if an announced trailer did not come.
     pub fn verify(&self, digests: &Digests, trailers: &Trailers) -> Result<(), S3Error> {
         if let Some(expected) = self.content_md5 {
             match digests.md5() {
@@ -201,7 +201,7 @@ mod tests {
             (vec![("x-amz-checksum-sha1", "98O8HYCOBHMq32eZZczDTKeuNEE=")], None),
             (vec![("x-amz-checksum-sha256", "FeKw08M4keuw8e9gnsQZQgwg4yDOlMZfvIwzEkSOsiU=")], None),
             (vec![("x-amz-checksum-crc32", "AAAAAA==")], bad),
-            (vec![("x-amz-checksum-crc32", "AAAA")], invalid),
+            (vec![("x-amz-checksum-crc32", "AAAA")], bad),
             (vec![("x-amz-checksum-md4", "AAAA")], invalid),
             (vec![("x-amz-checksum-crc32", "y/Q5Jg=="), ("x-amz-checksum-crc32c", "4waSgw==")], invalid),
             (vec![("x-amz-checksum-crc32", "y/Q5Jg=="), ("x-amz-sdk-checksum-algorithm", "CRC32")], None),
@@ -221,7 +221,7 @@ mod tests {
         for (value, expected) in [
             (Some("y/Q5Jg=="), None),
             (Some("AAAAAA=="), Some(S3Code::BadDigest)),
-            (Some("nonsense"), Some(S3Code::InvalidRequest)),
+            (Some("nonsense"), Some(S3Code::BadDigest)),
             (None, Some(S3Code::MalformedTrailerError)),
         ] {
             let trailers: Vec<_> = value.map(|value| ("x-amz-checksum-crc32", value)).into_iter().collect();

@@ -12,7 +12,7 @@ use crate::http_date;
 use crate::limits::PAGE_LEN_MAX;
 use crate::xml::{Namespace, Writer};
 use http::header::LAST_MODIFIED;
-use valv_metadata_api::{Body, Bucket, ChecksumType, FoundObject, PARTS_PER_PAGE, PartRecord};
+use valv_metadata_api::{Body, Bucket, FoundObject, PARTS_PER_PAGE, PartRecord};
 
 /// What a request may ask for.
 const NAMES: [&str; 5] = ["ETag", "Checksum", "ObjectParts", "StorageClass", "ObjectSize"];
@@ -83,8 +83,8 @@ pub(crate) async fn get(cx: &Context) -> Answer {
 }
 
 fn write_parts(xml: &mut Writer, parts: &Parts, count: u32, found: &FoundObject) {
-    // AWS lists the parts only of objects whose parts have checksums that the object's is made of.
-    let composite = found.version.attributes.checksums.iter().find(|one| one.kind == ChecksumType::Composite);
+    // AWS lists the parts of objects that have an additional checksum, which in Valv all objects have.
+    let whole = &found.version.attributes.checksums;
     xml.element("ObjectParts", |xml| {
         xml.value("PartsCount", count);
         xml.value("PartNumberMarker", parts.marker);
@@ -93,11 +93,10 @@ fn write_parts(xml: &mut Writer, parts: &Parts, count: u32, found: &FoundObject)
         }
         xml.value("MaxParts", parts.page_len);
         xml.value("IsTruncated", parts.is_truncated);
-        for part in parts.parts.iter().filter(|_| composite.is_some()) {
+        for part in &parts.parts {
             xml.element("Part", |xml| {
-                let told =
-                    part.checksums.iter().filter(|one| composite.is_some_and(|all| all.algorithm == one.algorithm));
-                for one in told {
+                // The algorithm of the object's own checksum; a part may have been verified with another.
+                for one in part.checksums.iter().filter(|one| whole.iter().any(|all| all.algorithm == one.algorithm)) {
                     xml.text(checksum::element_name(one.algorithm), &checksum::encode(&one.value));
                 }
                 xml.value("PartNumber", part.number);

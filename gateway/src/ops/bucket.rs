@@ -2,6 +2,7 @@
 
 use super::context::{BodyDigest, Context};
 use super::headers::{header_value, text};
+use super::tagging::{TAGGING_LEN_BYTES_MAX, created_with};
 use super::token::{TokenKind, decode, encode};
 use super::{Answer, no_content, status, xml};
 use crate::access::Action;
@@ -17,8 +18,8 @@ use valv_types::CommitId;
 
 /// Buckets in one page, and what an unpaged request gets at most (AWS: 10,000).
 const BUCKETS_PAGE_MAX: u32 = 10_000;
-/// Longest CreateBucketConfiguration; AWS's own has a location and at most 50 tags.
-const CONFIGURATION_LEN_BYTES_MAX: usize = 64 * 1024;
+/// Longest CreateBucketConfiguration: a location, and as many tags as a bucket may have.
+const CONFIGURATION_LEN_BYTES_MAX: usize = TAGGING_LEN_BYTES_MAX;
 
 /// GET of the service.
 pub(crate) async fn list(cx: &Context) -> Answer {
@@ -121,11 +122,12 @@ pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
         }
     };
     let body = cx.small_body(&mut payload, CONFIGURATION_LEN_BYTES_MAX, BodyDigest::Optional).await?;
+    let mut documents = Vec::new();
     if !body.trim_ascii().is_empty() {
         let configuration = crate::xml::parse(&body, "CreateBucketConfiguration")?;
         check_location(cx, configuration.text_of("LocationConstraint"))?;
-        if configuration.child("Tags").is_some_and(|tags| !tags.children().is_empty()) {
-            return Err(S3Error::not_implemented("Tags").with_message("Tags at bucket creation are not implemented."));
+        if let Some(tags) = configuration.child("Tags") {
+            documents.extend(created_with(tags)?);
         }
         if configuration.child("Bucket").is_some() || configuration.child("Location").is_some() {
             return Err(S3Error::not_implemented("Location").with_message("Directory buckets are not implemented."));
@@ -163,10 +165,24 @@ fn check_location(cx: &Context, location: Option<&str>) -> Result<(), S3Error> {
         None | Some("") => Ok(()),
         Some(location) if location == region => Ok(()),
         Some(location) if cx.shared.config.regions_also.iter().any(|also| also == location) => Ok(()),
+        Some(location) if !is_region(location) => Err(S3Code::InvalidLocationConstraint.into()),
         Some(location) => Err(S3Error::new(S3Code::IllegalLocationConstraintException).with_message(format!(
             "The {location} location constraint is incompatible for the region specific endpoint this request was sent to."
         ))),
     }
+}
+
+/// Whether a text has the form of a region's name, such as `eu-north-1` or `us-gov-west-1`.
+fn is_region(text: &str) -> bool {
+    let mut words = text.rsplit('-');
+    let is_numbered =
+        words.next().is_some_and(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit()));
+    let mut count = 0;
+    let all_letters = words
+        .inspect(|_| count += 1)
+        .all(|word| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_lowercase()));
+    // AWS's oldest name for a place is one, too.
+    text == "EU" || (is_numbered && all_letters && count >= 2)
 }
 
 /// HEAD of a bucket.
@@ -205,4 +221,19 @@ pub(crate) async fn location(cx: &Context) -> Answer {
         "{}<LocationConstraint xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\">{location}</LocationConstraint>",
         crate::xml::DECLARATION
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_region;
+
+    #[test]
+    fn regions_are_told_from_nonsense() {
+        for region in ["eu-north-1", "us-gov-west-1", "ap-southeast-12", "EU"] {
+            assert!(is_region(region), "{region}");
+        }
+        for other in ["", "eu", "eu-1", "eu-north-", "eu--1", "Eu-North-1", "somewhere", "1-2-3", "eu-north-1x"] {
+            assert!(!is_region(other), "{other}");
+        }
+    }
 }

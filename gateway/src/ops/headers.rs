@@ -1,5 +1,6 @@
 //! Headers of objects: what a write may say of its object, and what a read says of it.
 
+use super::encoded_words;
 use crate::checksum;
 use crate::error::{S3Code, S3Error};
 use crate::http_date;
@@ -354,8 +355,10 @@ pub(crate) fn add_object(headers: &mut HeaderMap, version: &ObjectVersion, shown
         }
     }
     for (name, value) in &attributes.user_metadata {
+        let bytes = bytes_of_text(value);
+        let bytes = encoded_words::encode(&bytes).map_or(bytes, String::into_bytes);
         if let (Ok(name), Ok(value)) =
-            (HeaderName::from_bytes(format!("{META}{name}").as_bytes()), HeaderValue::from_bytes(&bytes_of_text(value)))
+            (HeaderName::from_bytes(format!("{META}{name}").as_bytes()), HeaderValue::from_bytes(&bytes))
         {
             headers.insert(name, value);
         }

@@ -209,16 +209,9 @@ pub(crate) async fn objects_v2(cx: &Context) -> Answer {
     let token = cx.query.get("continuation-token")?;
     let fetch_owner = cx.query.get("fetch-owner")?.is_some_and(|text| text.eq_ignore_ascii_case("true"));
     let after = match token {
-        // An empty token is a client's mistake that AWS names.
-        Some("") => {
-            return Err(S3Error::invalid_argument(
-                "The continuation token provided is incorrect",
-                "continuation-token",
-                "",
-            ));
-        }
-        Some(token) => decode(TokenKind::Objects, token)?,
-        None => start_after.unwrap_or_default().to_vec(),
+        Some(token) if !token.is_empty() => decode(TokenKind::Objects, token)?,
+        // An empty token continues nothing: the listing starts from its beginning.
+        _ => start_after.unwrap_or_default().to_vec(),
     };
     let (bucket, list) = objects(cx, &paging, &after).await?;
     let owners = match fetch_owner {

@@ -66,7 +66,11 @@ fn read_configuration(document: &Element) -> Result<ObjectLock, S3Error> {
     if document.text_of("ObjectLockEnabled").is_some_and(|text| text.trim() != "Enabled") {
         return Err(S3Code::MalformedXML.into());
     }
-    let Some(rule) = document.child("Rule") else { return Ok(ObjectLock { default: None }) };
+    let Some(rule) = document.child("Rule") else {
+        // A configuration that says nothing at all is none.
+        document.text_of("ObjectLockEnabled").ok_or(S3Code::MalformedXML)?;
+        return Ok(ObjectLock { default: None });
+    };
     let retention = rule.child("DefaultRetention").ok_or(S3Code::MalformedXML)?;
     let mode = parse_retention_mode(retention.required("Mode")?.trim()).ok_or(S3Code::MalformedXML)?;
     // Signed, because AWS tells "not positive" apart from "not a number".
@@ -212,6 +216,7 @@ mod tests {
             (rule("<Mode>GOVERNANCE</Mode><Days>1</Days><Years>1</Years>"), S3Code::MalformedXML),
             (rule("<Mode>governance</Mode><Days>1</Days>"), S3Code::MalformedXML),
             (rule("<Days>1</Days>"), S3Code::MalformedXML),
+            ("<ObjectLockConfiguration/>".to_owned(), S3Code::MalformedXML),
             (rule("<Mode>GOVERNANCE</Mode><Days>0</Days>"), S3Code::InvalidRetentionPeriod),
             (rule("<Mode>GOVERNANCE</Mode><Days>-1</Days>"), S3Code::InvalidRetentionPeriod),
             (rule("<Mode>GOVERNANCE</Mode><Years>101</Years>"), S3Code::InvalidRetentionPeriod),

@@ -13,6 +13,7 @@ pub(crate) mod context;
 pub(crate) mod copy;
 pub(crate) mod cors;
 pub(crate) mod delete;
+pub(crate) mod encoded_words;
 pub(crate) mod encryption;
 pub(crate) mod errors;
 pub(crate) mod get;

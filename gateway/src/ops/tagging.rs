@@ -20,10 +20,23 @@ use valv_types::CommitId;
 const BUCKET_TAGS_MAX: usize = 50;
 /// Longest Tagging document: 50 tags of 128 + 256 characters of up to 4 bytes, each perhaps a 6-byte reference, with
 /// elements around them, are 130 KiB.
-const TAGGING_LEN_BYTES_MAX: usize = 256 * 1024;
+pub(crate) const TAGGING_LEN_BYTES_MAX: usize = 256 * 1024;
 
 fn read_tags(document: &Element, tags_max: usize) -> Result<Vec<(String, String)>, S3Error> {
-    let set = document.child("TagSet").ok_or(S3Code::MalformedXML)?;
+    read_tag_set(document.child("TagSet").ok_or(S3Code::MalformedXML)?, tags_max)
+}
+
+/// The tags that a bucket is created with, as the document that keeps them; `None` if there are none.
+///
+/// # Errors
+/// MalformedXML, BadRequest, InvalidTag.
+pub(crate) fn created_with(set: &Element) -> Result<Option<BucketDocument>, S3Error> {
+    let tags = read_tag_set(set, BUCKET_TAGS_MAX)?;
+    let body = document(&tags).into_bytes();
+    Ok((!tags.is_empty()).then_some(BucketDocument { kind: BucketDocumentKind::Tagging, body }))
+}
+
+fn read_tag_set(set: &Element, tags_max: usize) -> Result<Vec<(String, String)>, S3Error> {
     let mut tags = Vec::new();
     for tag in set.children() {
         if tag.name() != "Tag" {
@@ -143,12 +156,13 @@ pub(crate) async fn bucket_document(
     bucket: &Bucket,
     kind: BucketDocumentKind,
 ) -> Result<Vec<u8>, S3Error> {
+    let none = || S3Error::no_such_document(kind).with_extra("BucketName", bucket.name.as_str());
     if !bucket.documents.contains(&kind) {
-        return Err(S3Error::no_such_document(kind));
+        return Err(none());
     }
     match cx.shared.metadata.get_bucket_document(GetBucketDocument { bucket: bucket.id, kind }).await {
         Ok(document) => Ok(document.body),
-        Err(MetadataError::NoSuchDocument) => Err(S3Error::no_such_document(kind)),
+        Err(MetadataError::NoSuchDocument) => Err(none()),
         Err(error) => Err(error.into()),
     }
 }

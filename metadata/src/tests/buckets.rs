@@ -138,3 +138,29 @@ async fn object_lock_needs_versioning_and_then_stays() {
     fixture.service.0.clock.advance_secs(120);
     fixture.service.delete_object(remove()).await.unwrap();
 }
+
+#[tokio::test]
+async fn open_uploads_end_with_their_bucket_and_outlive_a_refusal() {
+    let fixture = Fixture::new().await;
+    let bucket = fixture.bucket("b", false).await;
+    fixture.put_now(bucket, b"k").await;
+    let mut uploads = Vec::new();
+    for key in [&b"a"[..], b"a", b"k"] {
+        uploads.push(super::uploads::open(&fixture, bucket, key).await);
+    }
+    let get = |upload: &Upload| {
+        let request = GetUpload { bucket, key: upload.key.clone(), upload: upload.id };
+        let service = Arc::clone(&fixture.service);
+        async move { service.get_upload(request).await }
+    };
+    let refused = fixture.service.delete_bucket(delete(&fixture, bucket)).await;
+    assert_eq!(refused, Err(MetadataError::BucketNotEmpty));
+    for upload in &uploads {
+        assert_eq!(get(upload).await.as_ref(), Ok(upload));
+    }
+    fixture.service.delete_object(fixture.delete(bucket, b"k", VersionSelector::Current)).await.unwrap();
+    fixture.service.delete_bucket(delete(&fixture, bucket)).await.unwrap();
+    for upload in &uploads {
+        assert!(get(upload).await.is_err());
+    }
+}

@@ -7,7 +7,7 @@ use valv_types::{BucketId, CommitId, UploadId, VersionId};
 
 const MIB: u64 = 1 << 20;
 
-async fn open(fixture: &Fixture, bucket: BucketId, key: &[u8]) -> Upload {
+pub(super) async fn open(fixture: &Fixture, bucket: BucketId, key: &[u8]) -> Upload {
     let request = CreateUpload {
         actor: fixture.actor.clone(),
         bucket,
