@@ -3,11 +3,12 @@
 use valv_metadata_api::{MetadataError, Precondition, WriteCondition};
 use valv_types::TimestampMicros;
 
-/// The version that a condition is judged against: not a delete marker.
+/// The version that a condition is judged against.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Current {
     pub(crate) order: TimestampMicros,
     pub(crate) len_bytes: u64,
+    pub(crate) is_delete_marker: bool,
 }
 
 /// Judges `condition`. `etag` opens the version's ETag; it is asked only when the condition names ETags.
@@ -16,6 +17,8 @@ pub(crate) fn check(
     current: Option<Current>,
     etag: impl Fn() -> Result<String, MetadataError>,
 ) -> Result<(), MetadataError> {
+    // A delete marker has no entity tag: there it is as if nothing were there.
+    let object = current.filter(|version| !version.is_delete_marker);
     let failed = |which| Err(MetadataError::PreconditionFailed { which });
     let matches = |wanted: &[String]| -> Result<bool, MetadataError> {
         if wanted.iter().any(|etag| etag == "*") {
@@ -25,20 +28,20 @@ pub(crate) fn check(
         Ok(wanted.contains(&etag))
     };
     if let Some(wanted) = &condition.if_match {
-        match current {
+        match object {
             None => return failed(Precondition::IfMatchMissing),
             Some(_) if !matches(wanted)? => return failed(Precondition::IfMatch),
             Some(_) => {}
         }
     }
     if let Some(unwanted) = &condition.if_none_match
-        && current.is_some()
+        && object.is_some()
         && matches(unwanted)?
     {
         return failed(Precondition::IfNoneMatch);
     }
     // These two are for deletes alone, and hold where nothing is left to delete (AWS: "if the size matches or if the object
-    // doesn't exist").
+    // doesn't exist"). A delete marker has a time, and no bytes.
     if let (Some(secs), Some(version)) = (condition.if_match_modified_secs, current)
         && version.order.as_secs() != secs
     {
@@ -63,7 +66,8 @@ mod tests {
 
     #[test]
     fn conditions_are_judged_as_s3_does() {
-        let current = Some(Current { order: TimestampMicros(7_900_000), len_bytes: 3 });
+        let current = Some(Current { order: TimestampMicros(7_900_000), len_bytes: 3, is_delete_marker: false });
+        let marker = current.map(|current| Current { len_bytes: 0, is_delete_marker: true, ..current });
         let none = WriteCondition::default;
         let failed = |which| Err(MetadataError::PreconditionFailed { which });
         let cases = [
@@ -76,6 +80,11 @@ mod tests {
             (WriteCondition { if_none_match: list(&["*"]), ..none() }, current, failed(Precondition::IfNoneMatch)),
             (WriteCondition { if_none_match: list(&["e"]), ..none() }, current, failed(Precondition::IfNoneMatch)),
             (WriteCondition { if_none_match: list(&["a"]), ..none() }, current, Ok(())),
+            (WriteCondition { if_match: list(&["*"]), ..none() }, marker, failed(Precondition::IfMatchMissing)),
+            (WriteCondition { if_none_match: list(&["*"]), ..none() }, marker, Ok(())),
+            (WriteCondition { if_match_modified_secs: Some(8), ..none() }, marker, failed(Precondition::IfMatch)),
+            (WriteCondition { if_match_len_bytes: Some(3), ..none() }, marker, failed(Precondition::IfMatch)),
+            (WriteCondition { if_match_len_bytes: Some(0), ..none() }, marker, Ok(())),
             (WriteCondition { if_match_modified_secs: Some(7), ..none() }, current, Ok(())),
             (WriteCondition { if_match_modified_secs: Some(8), ..none() }, current, failed(Precondition::IfMatch)),
             (WriteCondition { if_match_modified_secs: Some(8), ..none() }, None, Ok(())),

@@ -152,8 +152,7 @@ impl Core {
         bucket: &BucketRecord,
         head: Option<&Head>,
     ) -> Result<(), MetadataError> {
-        let version = head.map(|head| &head.record.version).filter(|version| !version.is_delete_marker());
-        self.judge_version(condition, bucket_id, bucket, version)
+        self.judge_version(condition, bucket_id, bucket, head.map(|head| &head.record.version))
     }
 
     fn judge_version(
@@ -163,7 +162,11 @@ impl Core {
         bucket: &BucketRecord,
         version: Option<&VersionRecord>,
     ) -> Result<(), MetadataError> {
-        let current = version.map(|version| Current { order: version.order, len_bytes: version.len_bytes });
+        let current = version.map(|version| Current {
+            order: version.order,
+            len_bytes: version.len_bytes,
+            is_delete_marker: version.is_delete_marker(),
+        });
         conditions::check(condition, current, || match version {
             Some(version) => Ok(self.open_attributes(bucket.project, bucket_id, version)?.etag),
             None => Err(malformed("a condition on a version that does not exist")),
@@ -356,8 +359,7 @@ impl Core {
         let bucket = bucket_of(bucket_row.as_ref())?;
         let found = self.find_in(snapshot.as_ref(), request.bucket, &request.key, request.version)?;
         let version = found.as_ref().map(|found| &found.version);
-        let judged = version.filter(|version| !version.is_delete_marker());
-        self.judge_version(&request.condition, request.bucket, &bucket, judged)?;
+        self.judge_version(&request.condition, request.bucket, &bucket, version)?;
         let Some(found) = found else {
             let shown = match (bucket.versioning, request.version) {
                 (Versioning::Unversioned, _) => ShownVersion::Hidden,
