@@ -108,7 +108,7 @@ async fn pages(
 pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
     cx.signed()?;
     let name = cx.bucket_name()?.to_owned();
-    let documents = super::acl::of_new_bucket(cx).await?;
+    let mut documents = super::acl::of_new_bucket(cx).await?;
     let object_lock = match text(&cx.headers, "x-amz-bucket-object-lock-enabled") {
         None => false,
         Some(flag) if flag.eq_ignore_ascii_case("true") => true,
@@ -122,7 +122,6 @@ pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
         }
     };
     let body = cx.small_body(&mut payload, CONFIGURATION_LEN_BYTES_MAX, BodyDigest::Optional).await?;
-    let mut documents = Vec::new();
     if !body.trim_ascii().is_empty() {
         let configuration = crate::xml::parse(&body, "CreateBucketConfiguration")?;
         check_location(cx, configuration.text_of("LocationConstraint"))?;
