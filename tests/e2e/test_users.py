@@ -63,16 +63,21 @@ def refused_as(s3) -> str | None:
 # -- namespaces --------------------------------------------------------------------------------------------------------
 
 
-def preflight(server, bucket: str, host: str | None = None) -> int:
-    """The status of a browser's unsigned question about `bucket`."""
+def unsigned(server, method: str, bucket: str, host: str | None, headers: dict | None = None) -> tuple[int, bytes]:
+    """Status and body of a request for `key` in `bucket` that nobody signed."""
     connection = http.client.HTTPConnection(*server.address, timeout=30)
-    headers = {"Origin": "https://viewer.example.org", "Access-Control-Request-Method": "GET"}
-    if host is not None:
-        headers["Host"] = host
-    connection.request("OPTIONS", f"/{bucket}/key", headers=headers)
-    status = connection.getresponse().status
+    headers = {**(headers or {}), **({} if host is None else {"Host": host})}
+    connection.request(method, f"/{bucket}/key", headers=headers)
+    answer = connection.getresponse()
+    body = answer.read()
     connection.close()
-    return status
+    return answer.status, body
+
+
+def preflight(server, bucket: str, host: str | None = None) -> int:
+    """The status of a browser's question about `bucket`."""
+    headers = {"Origin": "https://viewer.example.org", "Access-Control-Request-Method": "GET"}
+    return unsigned(server, "OPTIONS", bucket, host, headers)[0]
 
 
 CORS = {"CORSRules": [{"AllowedOrigins": ["https://viewer.example.org"], "AllowedMethods": ["GET"]}]}
@@ -103,6 +108,16 @@ def test_an_unsigned_request_finds_buckets_in_the_namespace_of_its_host(make_ser
     assert preflight(server, "scans") == 403
     s3_b.put_bucket_cors(Bucket="scans", CORSConfiguration=CORS)
     assert preflight(server, "scans") == 200
+
+    # The same for a download that a policy allows to everybody.
+    anybody = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::scans/*"}
+    policy = json.dumps({"Version": "2012-10-17", "Statement": [anybody]})
+    for owner, body in [(s3, b"of the default namespace"), (s3_b, b"of the other one")]:
+        owner.put_object(Bucket="scans", Key="key", Body=body)
+        owner.delete_public_access_block(Bucket="scans")
+        owner.put_bucket_policy(Bucket="scans", Policy=policy)
+    assert unsigned(server, "GET", "scans", "s3.example.org") == (200, b"of the default namespace")
+    assert unsigned(server, "GET", "scans", None) == (200, b"of the other one")
 
 
 def test_without_a_file_unsigned_requests_find_buckets_of_the_default_namespace(shared, s3, bucket):

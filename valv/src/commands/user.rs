@@ -14,13 +14,14 @@ use valv_proto::admin::v1::*;
 use valv_types::TimestampMicros;
 
 const ABOUT_USERS: &str = "\
-A user is a person or a program, and owns access keys. An access key is a user in a project: requests signed with it \
-act in that project, on its buckets. Projects that were made with the same namespace share bucket names.
+A user is a person or a program, and owns access keys. An access key is a user in a project:
+requests signed with it act in that project, on its buckets. Projects that were made with the same
+namespace share bucket names.
 
-  valv user add --name ada --project cohort-7          a user, a project if it is new, and an access key
-  valv user key add ada                                a second key, before the first is disabled: rotation
-  valv user key disable VALV…                          refused within 3 seconds, running transfers included
-  valv user list --json                                for scripts
+  valv user add --name ada --project cohort-7    a user, a project if it is new, and an access key
+  valv user key add ada                          rotation: a second key beside the first ...
+  valv user key disable VALV...                  ... which is then refused within 3 seconds
+  valv user list --json                          for scripts
 
 Secrets are made and printed once, or taken from VALV_SECRET_ACCESS_KEY. Nobody is shown them again.";
 
