@@ -186,6 +186,20 @@ def test_a_bucket_is_created_with_its_acl(main, alt, make_bucket):
     assert may(lambda: alt.list_objects_v2(Bucket=bucket))
 
 
+def test_an_operator_may_have_new_buckets_made_open(make_server):
+    opened = '[gateway.new_buckets]\nobject_ownership = "ObjectWriter"\npublic_access_block = false\n'
+    server = make_server(config=trio.CONFIG + opened)
+    main, nobody = trio.client(server, "main"), trio.client(server, None)
+    main.create_bucket(Bucket="open", ACL="public-read")
+    main.put_object(Bucket="open", Key="k", Body=b"", ACL="public-read")
+    assert may(lambda: nobody.list_objects_v2(Bucket="open")) and may(lambda: nobody.get_object(Bucket="open", Key="k"))
+    refused(lambda: main.get_public_access_block(Bucket="open"), "NoSuchPublicAccessBlockConfiguration", 404)
+    rules = main.get_bucket_ownership_controls(Bucket="open")["OwnershipControls"]["Rules"]
+    assert rules == [{"ObjectOwnership": "ObjectWriter"}]
+    main.create_bucket(Bucket="shut", ObjectOwnership="BucketOwnerEnforced")
+    refused(lambda: main.put_bucket_acl(Bucket="shut", ACL="public-read"), "AccessControlListNotSupported")
+
+
 @pytest.mark.parametrize("by", ["headers", "document"])
 @pytest.mark.parametrize(
     "permission, calls",

@@ -358,6 +358,23 @@ def test_conditions_on_writing(main, alt, bucket):
     refused(lambda: main.put_object(Bucket=bucket, Key="n", Body=b""))
 
 
+def test_tags_of_a_new_object_can_be_denied(main, alt, bucket):
+    main.put_object_tagging(Bucket=bucket, Key="k", Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    allow = statement(bucket, principal=arn("alt"), action=["s3:PutObject", "s3:GetObject"])
+    deny = statement(bucket, effect="Deny", principal=arn("alt"), action="s3:PutObjectTagging")
+    main.put_bucket_policy(Bucket=bucket, Policy=policy(allow, deny))
+    alt.put_object(Bucket=bucket, Key="n", Body=b"")
+    for call in (
+        lambda: alt.put_object(Bucket=bucket, Key="n", Body=b"", Tagging="a=b"),
+        lambda: alt.create_multipart_upload(Bucket=bucket, Key="n", Tagging="a=b"),
+        # A copy brings its source's tags with it.
+        lambda: alt.copy_object(Bucket=bucket, Key="n", CopySource=f"{bucket}/k"),
+        lambda: alt.put_object_tagging(Bucket=bucket, Key="n", Tagging={"TagSet": []}),
+    ):
+        refused(call, "AccessDenied", 403)
+    alt.copy_object(Bucket=bucket, Key="n", CopySource=f"{bucket}/k", TaggingDirective="REPLACE")
+
+
 def test_a_presigned_url_has_the_rights_of_who_signed_it(main, alt, third, bucket):
     main.put_bucket_policy(Bucket=bucket, Policy=policy(statement(bucket, principal=arn("alt"))))
     for client, status in ((alt, 200), (third, 403)):

@@ -15,6 +15,7 @@ use super::headers::{
 use super::lock::may_lock;
 use super::put::CHECKSUM_DEFAULT;
 use super::source::{self, Owner};
+use super::tagging::check_tags_allowed;
 use super::{Answer, xml};
 use crate::access::Action;
 use crate::checksum::{self, BodyHasher, Digests, WithMd5};
@@ -189,6 +190,7 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     attributes.encryption = sealing.to_record()?;
     // A copy has an owner and a list of its own.
     settle_ownership(cx, &bucket, &mut attributes).await?;
+    check_tags_allowed(cx, &bucket, &attributes.tags).await?;
     let expiring = Expiring::of(cx, &bucket, &key, source.len_bytes(), &attributes.tags).await;
     // What a customer's key is needed for is never shared: each copy has the key that its own request brought.
     let has_customer = sealing.encryption.is_customer() || source.sealing.encryption.is_customer();

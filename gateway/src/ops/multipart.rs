@@ -9,6 +9,7 @@ use super::list::{encoding, page_len};
 use super::lock::may_lock;
 use super::put::CHECKSUM_DEFAULT;
 use super::receive::{Received, check_len, receive};
+use super::tagging::check_tags_allowed;
 use super::{Answer, no_content, status, xml};
 use crate::access::Action;
 use crate::checksum;
@@ -55,6 +56,7 @@ pub(crate) async fn create(cx: &Context) -> Answer {
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
     settle_ownership(cx, &bucket, &mut attributes).await?;
+    check_tags_allowed(cx, &bucket, &attributes.tags).await?;
     let sealing = encryption::new_object(cx, &bucket, asked).await?;
     attributes.encryption = sealing.to_record()?;
     cx.shared.data.check_room(bucket.layout.pool).await?;

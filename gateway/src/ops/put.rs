@@ -7,6 +7,7 @@ use super::get::written_headers;
 use super::headers::{attributes, lock_request};
 use super::lock::may_lock;
 use super::receive::{Received, check_len, receive};
+use super::tagging::check_tags_allowed;
 use super::{Answer, status};
 use crate::access::Action;
 use crate::conditions::write_condition;
@@ -31,6 +32,7 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
     settle_ownership(cx, &bucket, &mut attributes).await?;
+    check_tags_allowed(cx, &bucket, &attributes.tags).await?;
     let sealing = encryption::new_object(cx, &bucket, asked).await?;
 
     let algorithm = expected.algorithm().unwrap_or(CHECKSUM_DEFAULT);

@@ -4,7 +4,7 @@ use super::context::{BodyDigest, Context};
 use super::get::readable;
 use super::headers::{add_version, check_tags};
 use super::{Answer, no_content, status, xml};
-use crate::access::Action;
+use crate::access::{About, Action, refuse_denied};
 use crate::error::{S3Code, S3Error};
 use crate::limits::TAGS_MAX;
 use crate::payload::Payload;
@@ -101,6 +101,23 @@ pub(crate) async fn delete_object(cx: &Context) -> Answer {
 
 async fn set_object_tags(cx: &Context, bucket: &Bucket, tags: Vec<(String, String)>) -> Result<FoundObject, S3Error> {
     update_version(cx, bucket, VersionChange::Tags(tags)).await
+}
+
+/// Refuses to give a new object tags if the bucket's policy denies `s3:PutObjectTagging`: tags decide, where policies ask
+/// for them.
+///
+/// # Errors
+/// AccessDenied.
+pub(crate) async fn check_tags_allowed(
+    cx: &Context,
+    bucket: &Bucket,
+    tags: &[(String, String)],
+) -> Result<(), S3Error> {
+    if tags.is_empty() {
+        return Ok(());
+    }
+    let about = About::key(cx.target.key.as_ref());
+    refuse_denied(&cx.shared.rules, &cx.asker, Action::PutObjectTagging, bucket, &about, cx.now).await
 }
 
 /// Changes the version that the request names, which the caller has read and may change.
