@@ -253,6 +253,24 @@ def test_a_body_that_stalls_is_given_up_and_stores_nothing(strict):
     s3.close()
 
 
+def test_a_body_that_drips_is_given_up(strict):
+    """A byte now and then, each within the idle timeout, holds a connection and its buffers for two such timeouts only."""
+    with Connection(strict) as connection:
+        put_head(connection, "/scans/k", len(BODY))
+        connection.sock.settimeout(0.3)
+        for byte in BODY:
+            connection.send(bytes([byte]))
+            try:
+                connection.pending += connection.sock.recv(65536)
+                break
+            except TimeoutError:
+                pass
+        connection.sock.settimeout(30)
+        response = connection.read_response()
+        assert (response.status, response.code) == (400, "RequestTimeout")
+        assert ended(connection)
+
+
 def established(local: int, remote: int) -> bool:
     """Whether the server's end of a connection is open, as the kernel tells (state 01 in /proc/net/tcp)."""
     ports = (f":{local:04X}", f":{remote:04X}")

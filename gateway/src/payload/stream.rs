@@ -19,13 +19,20 @@ use std::time::Duration;
 use subtle::ConstantTimeEq as _;
 use tokio::time::{Instant, Sleep, sleep};
 
+/// The slowest that a client may send, on average over the time for which it kept us waiting. A modem was faster; a body that
+/// comes byte by byte, each within the idle timeout, would hold its buffers and its connection for years.
+const RATE_BYTES_PER_S_MIN: u64 = 1024;
+/// How many idle timeouts a client must have kept us waiting in sum before its rate is judged.
+const RATE_JUDGED_AFTER: u32 = 2;
+
 type BoxError = Box<dyn StdError + Send + Sync>;
 type BoxBody = Pin<Box<dyn Body<Data = Bytes, Error = BoxError> + Send>>;
 
 /// Limits of reading bodies.
 #[derive(Debug, Clone, Copy)]
 pub struct PayloadConfig {
-    /// How long a client may send nothing while we wait for its body. Then: RequestTimeout.
+    /// How long a client may send nothing while we wait for its body. Then: RequestTimeout. Clients that send a little now
+    /// and then are given up after some of these.
     pub idle_timeout: Duration,
 }
 
@@ -51,7 +58,11 @@ pub struct Payload {
     idle_timeout: Duration,
     /// Running while the body keeps us waiting.
     idle: Option<Pin<Box<Sleep>>>,
-    is_idle_armed: bool,
+    /// Since when the body has kept us waiting, if it does.
+    waiting_since: Option<Instant>,
+    /// How long it has in sum, and how many bytes came off the connection.
+    waited: Duration,
+    input_len_bytes: u64,
     is_done: bool,
     /// The body ends by itself with an error when it gets too long, and so needs no announced length.
     is_bounded: bool,
@@ -99,7 +110,9 @@ impl Payload {
             received_bytes: 0,
             idle_timeout: config.idle_timeout,
             idle: None,
-            is_idle_armed: false,
+            waiting_since: None,
+            waited: Duration::ZERO,
+            input_len_bytes: 0,
             is_done: false,
             is_bounded: false,
             sha256: None,
@@ -267,20 +280,24 @@ impl Payload {
         loop {
             match self.body.as_mut().poll_frame(cx) {
                 Poll::Ready(frame) => {
-                    self.is_idle_armed = false;
+                    self.waited += self.waiting_since.take().map(|since| since.elapsed()).unwrap_or_default();
                     return Poll::Ready(match frame {
                         None => None,
                         Some(Err(error)) => Some(Err(broken_off(error))),
                         Some(Ok(frame)) => match frame.into_data() {
-                            Ok(data) => Some(Ok(data)),
+                            Ok(data) => {
+                                self.input_len_bytes += data.len() as u64;
+                                let is_too_slow = is_too_slow(self.waited, self.input_len_bytes, self.idle_timeout);
+                                if is_too_slow { Some(Err(timed_out())) } else { Some(Ok(data)) }
+                            }
                             // HTTP's own trailers mean nothing in S3.
                             Err(_) => continue,
                         },
                     });
                 }
                 Poll::Pending => {
-                    if !self.is_idle_armed {
-                        self.is_idle_armed = true;
+                    if self.waiting_since.is_none() {
+                        self.waiting_since = Some(Instant::now());
                         match &mut self.idle {
                             Some(idle) => idle.as_mut().reset(Instant::now() + self.idle_timeout),
                             None => self.idle = Some(Box::pin(sleep(self.idle_timeout))),
@@ -288,7 +305,7 @@ impl Payload {
                     }
                     let Some(idle) = &mut self.idle else { return Poll::Pending };
                     ready!(idle.as_mut().poll(cx));
-                    return Poll::Ready(Some(Err(S3Error::new(S3Code::RequestTimeout).closing_connection())));
+                    return Poll::Ready(Some(Err(timed_out())));
                 }
             }
         }
@@ -313,6 +330,17 @@ impl fmt::Debug for Payload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Payload({:?} bytes announced)", self.decoded_len_bytes)
     }
+}
+
+/// Whether a client that kept us waiting for `waited` in sum sends too little. Only its share of the time counts: while we
+/// are busy with its bytes we do not wait for more.
+pub(super) fn is_too_slow(waited: Duration, input_len_bytes: u64, idle_timeout: Duration) -> bool {
+    waited >= idle_timeout * RATE_JUDGED_AFTER
+        && u128::from(input_len_bytes) * 1_000 < waited.as_millis() * u128::from(RATE_BYTES_PER_S_MIN)
+}
+
+fn timed_out() -> S3Error {
+    S3Error::new(S3Code::RequestTimeout).closing_connection()
 }
 
 /// The client hung up, or hyper saw fewer bytes than Content-Length says. A body that is part of another, as a form's

@@ -304,6 +304,35 @@ async fn a_client_that_stalls_is_timed_out() {
     assert!(payload.next().await.is_none());
 }
 
+#[test]
+fn a_client_must_send_a_kibibyte_a_second_once_it_kept_us_waiting_for_long() {
+    let secs = Duration::from_secs;
+    for (waited, len_bytes, expected) in [
+        (secs(59), 1, false),
+        (secs(60), 1, true),
+        (secs(60), 60 * 1024 - 1, true),
+        (secs(60), 60 * 1024, false),
+        (secs(86_400), 86_400 * 1024, false),
+        (secs(86_400), 86_399 * 1024, true),
+        (Duration::MAX, u64::MAX, true),
+    ] {
+        assert_eq!(super::stream::is_too_slow(waited, len_bytes, secs(30)), expected, "{waited:?} {len_bytes}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_drips_times_out() {
+    let drops = stream::iter(0..1_000_000).then(|_| async {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        Ok::<_, std::io::Error>(Frame::data(Bytes::from_static(b"x")))
+    });
+    let config = PayloadConfig { idle_timeout: Duration::from_millis(200) };
+    let mut payload =
+        Payload::new(PayloadMode::Unsigned, &HeaderMap::new(), StreamBody::new(drops), config).expect("payload");
+    let read = payload.read_all(usize::MAX).await.map_err(|error| error.code());
+    assert_eq!(read, Err(S3Code::RequestTimeout));
+}
+
 #[tokio::test]
 async fn small_bodies_are_read_whole_and_large_ones_refused_early() {
     let payload = |pairs: &[(&'static str, String)], pieces: &[&'static [u8]]| {
