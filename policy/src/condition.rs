@@ -60,14 +60,14 @@ pub(crate) enum Quantifier {
     ForAnyValue,
 }
 
-/// A value of a policy, read as its operator reads it.
+/// A value of a policy, read as its operator reads it. Kept small: a policy has room for ten thousand.
 #[derive(Debug, Clone, PartialEq)]
 enum Operand {
-    Text(Pattern),
+    Text(Box<Pattern>),
     Number(f64),
     DateMicros(i64),
     Bool(bool),
-    Binary(Vec<u8>),
+    Binary(Box<[u8]>),
     Network(Network),
 }
 
@@ -75,7 +75,7 @@ enum Operand {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Network {
     address: IpAddr,
-    prefix_bits: u32,
+    prefix_bits: u8,
 }
 
 impl Network {
@@ -85,7 +85,7 @@ impl Network {
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
-        let bits_max = if address.is_ipv4() { 32 } else { 128 };
+        let bits_max: u8 = if address.is_ipv4() { 32 } else { 128 };
         let prefix_bits = match prefix {
             None => bits_max,
             Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => text.parse().ok()?,
@@ -98,11 +98,11 @@ impl Network {
         match (self.address, address) {
             (IpAddr::V4(network), IpAddr::V4(address)) => {
                 let differing = network.to_bits() ^ address.to_bits();
-                differing.checked_shr(32 - self.prefix_bits).unwrap_or(0) == 0
+                differing.checked_shr(32 - u32::from(self.prefix_bits)).unwrap_or(0) == 0
             }
             (IpAddr::V6(network), IpAddr::V6(address)) => {
                 let differing = network.to_bits() ^ address.to_bits();
-                differing.checked_shr(128 - self.prefix_bits).unwrap_or(0) == 0
+                differing.checked_shr(128 - u32::from(self.prefix_bits)).unwrap_or(0) == 0
             }
             _ => false,
         }
@@ -380,7 +380,7 @@ fn comparison(name: &str) -> Option<(Comparison, bool)> {
 
 impl Operand {
     fn parse(text: &str, comparison: Comparison, expansion: Expansion) -> Option<Self> {
-        let pattern = |wildcards| Pattern::parse(text, wildcards, expansion).ok();
+        let pattern = |wildcards| Pattern::parse(text, wildcards, expansion).ok().map(Box::new);
         Some(match comparison {
             Comparison::Text | Comparison::TextIgnoreCase => Self::Text(pattern(Wildcards::No)?),
             Comparison::Like => Self::Text(pattern(Wildcards::Yes)?),
@@ -395,7 +395,7 @@ impl Operand {
             Comparison::Number(_) => Self::Number(number(text)?),
             Comparison::Date(_) => Self::DateMicros(date::parse(text)?),
             Comparison::Bool | Comparison::Null => Self::Bool(boolean(text)?),
-            Comparison::Binary => Self::Binary(STANDARD.decode(text).ok()?),
+            Comparison::Binary => Self::Binary(STANDARD.decode(text).ok()?.into_boxed_slice()),
             Comparison::Ip => Self::Network(Network::parse(text)?),
         })
     }
@@ -416,7 +416,7 @@ impl Operand {
                 date::parse(value).is_some_and(|value| order.is_satisfied_by(value.cmp(expected)))
             }
             (Self::Bool(expected), _) => boolean(value) == Some(*expected),
-            (Self::Binary(expected), _) => STANDARD.decode(value).is_ok_and(|value| value == *expected),
+            (Self::Binary(expected), _) => STANDARD.decode(value).is_ok_and(|value| *value == **expected),
             (Self::Network(network), _) => {
                 // A dual-stack socket gives an IPv4 client as ::ffff:a.b.c.d.
                 value.parse::<IpAddr>().is_ok_and(|address| network.contains(address.to_canonical()))

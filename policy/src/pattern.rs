@@ -9,15 +9,16 @@
 
 use std::borrow::Cow;
 
-/// A piece of a pattern.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A piece of a pattern, four bytes long.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Token {
     Byte(u8),
     /// `?`
     One,
     /// `*`
     Many,
-    Variable(Box<Variable>),
+    /// By its index among the pattern's variables.
+    Variable(u16),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +55,12 @@ pub(crate) struct BadVariable;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pattern {
     tokens: Vec<Token>,
-    has_variables: bool,
+    variables: Vec<Variable>,
 }
 
 impl Pattern {
     pub(crate) fn parse(text: &str, wildcards: Wildcards, expansion: Expansion) -> Result<Self, BadVariable> {
-        let mut pattern = Self { tokens: Vec::with_capacity(text.len()), has_variables: false };
+        let mut pattern = Self { tokens: Vec::with_capacity(text.len()), variables: Vec::new() };
         let mut rest = text;
         while let Some(first) = rest.chars().next() {
             if expansion == Expansion::Yes && rest.starts_with("${") {
@@ -97,8 +98,10 @@ impl Pattern {
         if key.is_empty() || !key.contains(':') {
             return Err(BadVariable);
         }
-        self.tokens.push(Token::Variable(Box::new(Variable { key: normalise_key(key), default })));
-        self.has_variables = true;
+        // Never more than a policy of 20 KiB has room for.
+        let index = u16::try_from(self.variables.len()).map_err(|_| BadVariable)?;
+        self.variables.push(Variable { key: normalise_key(key), default });
+        self.tokens.push(Token::Variable(index));
         Ok(())
     }
 
@@ -108,22 +111,23 @@ impl Pattern {
     }
 
     pub(crate) fn has_variables(&self) -> bool {
-        self.has_variables
+        !self.variables.is_empty()
     }
 
     /// The pattern with its variables replaced; `None` if one stands for nothing in this request.
     fn expand(&self, variables: &dyn Variables) -> Option<Cow<'_, [Token]>> {
-        if !self.has_variables {
+        if self.variables.is_empty() {
             return Some(Cow::Borrowed(&self.tokens));
         }
         let mut tokens = Vec::with_capacity(self.tokens.len());
         for token in &self.tokens {
             match token {
-                Token::Variable(variable) => {
+                Token::Variable(index) => {
+                    let variable = self.variables.get(usize::from(*index))?;
                     let value = variables.variable(&variable.key).or_else(|| variable.default.clone())?;
                     tokens.extend(value.bytes().map(Token::Byte));
                 }
-                other => tokens.push(other.clone()),
+                other => tokens.push(*other),
             }
         }
         Some(Cow::Owned(tokens))

@@ -56,16 +56,16 @@ impl Principal<'_> {
 enum Named {
     Everybody,
     /// `arn:aws:iam::<account>:root`.
-    Account(String),
+    Account(Box<str>),
     /// `arn:aws:iam::<account>:user/<name>`; without an account, wherever the user works.
     User {
-        account: Option<String>,
-        name: String,
+        account: Option<Box<str>>,
+        name: Box<str>,
     },
     /// A word alone: an account, a user's id, a canonical id.
-    Bare(String),
+    Bare(Box<str>),
     /// `{"CanonicalUser": ..}`.
-    Canonical(String),
+    Canonical(Box<str>),
     /// A role, a service, a federated identity: nobody who could sign a request here.
     Nobody,
 }
@@ -95,7 +95,7 @@ impl Principals {
                 let Json::Text(value) = value else { return Err(BadPrincipal) };
                 named.push(match kind.as_str() {
                     "AWS" => parse_aws(value)?,
-                    "CanonicalUser" if is_word(value) => Named::Canonical(value.clone()),
+                    "CanonicalUser" if is_word(value) => Named::Canonical(value.as_str().into()),
                     "Service" | "Federated" if !value.is_empty() => Named::Nobody,
                     _ => return Err(BadPrincipal),
                 });
@@ -108,15 +108,15 @@ impl Principals {
         self.0.iter().any(|named| match (named, principal) {
             (Named::Everybody, _) => true,
             (Named::Nobody, _) | (_, Principal::Anonymous) => false,
-            (Named::Account(account), Principal::User(user)) => user.accounts.contains(&account.as_str()),
-            (Named::Canonical(id), Principal::User(user)) => !id.is_empty() && id == user.canonical_id,
+            (Named::Account(account), Principal::User(user)) => user.accounts.contains(&&**account),
+            (Named::Canonical(id), Principal::User(user)) => !id.is_empty() && **id == *user.canonical_id,
             (Named::Bare(word), Principal::User(user)) => {
-                let word = word.as_str();
+                let word = &**word;
                 word == user.canonical_id || word == user.user_id || user.accounts.contains(&word)
             }
             (Named::User { account, name }, Principal::User(user)) => {
-                let is_account = account.as_ref().is_none_or(|account| user.accounts.contains(&account.as_str()));
-                is_account && [user.name, user.canonical_id, user.user_id].contains(&name.as_str())
+                let is_account = account.as_ref().is_none_or(|account| user.accounts.contains(&&**account));
+                is_account && [user.name, user.canonical_id, user.user_id].contains(&&**name)
             }
         })
     }
@@ -138,7 +138,7 @@ fn parse_aws(text: &str) -> Result<Named, BadPrincipal> {
         return Ok(Named::Everybody);
     }
     let Some(arn) = text.strip_prefix("arn:") else {
-        return if is_word(text) { Ok(Named::Bare(text.to_owned())) } else { Err(BadPrincipal) };
+        return if is_word(text) { Ok(Named::Bare(text.into())) } else { Err(BadPrincipal) };
     };
     let parts: Vec<&str> = arn.splitn(5, ':').collect();
     let &[partition, service, "", account, resource] = parts.as_slice() else { return Err(BadPrincipal) };
@@ -150,10 +150,10 @@ fn parse_aws(text: &str) -> Result<Named, BadPrincipal> {
         return Err(BadPrincipal);
     }
     match (service, resource.split_once('/')) {
-        ("iam", None) if resource == "root" && !account.is_empty() => Ok(Named::Account(account.to_owned())),
+        ("iam", None) if resource == "root" && !account.is_empty() => Ok(Named::Account(account.into())),
         ("iam", Some(("user", name))) if !name.is_empty() => {
-            let account = (!account.is_empty()).then(|| account.to_owned());
-            Ok(Named::User { account, name: name.to_owned() })
+            let account = (!account.is_empty()).then(|| account.into());
+            Ok(Named::User { account, name: name.into() })
         }
         ("iam", Some(("role" | "group" | "saml-provider" | "oidc-provider", name))) if !name.is_empty() => {
             Ok(Named::Nobody)

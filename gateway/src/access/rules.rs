@@ -12,9 +12,9 @@ use valv_metadata_api::{
 use valv_policy::{Acl, ObjectOwnership, Policy, PublicAccessBlock};
 use valv_types::BucketId;
 
-/// Buckets whose rules are held: a policy of 20 KiB is some 60 KiB when parsed, so 60 MiB if every one is as large as it
-/// can be, and commonly one. When it is full everything goes, which costs each bucket one read.
-const RULES_MAX: usize = 1_000;
+/// Buckets whose rules are held: a policy of 20 KiB takes at most 300 KiB when parsed (values of two bytes each), so
+/// 150 MiB if every one is made for that, and commonly one. When it is full everything goes, which costs each bucket one read.
+const RULES_MAX: usize = 500;
 
 /// The documents that decide.
 const KINDS: [BucketDocumentKind; 4] = [
