@@ -224,7 +224,7 @@ def test_digests_of_the_file_are_verified(shared, s3, bucket):
     s3.delete_object(Bucket=bucket, Key="k")
     for fields, code in (
         ({"x_amz_checksum_crc32": "AAAAAA=="}, "BadDigest"),
-        ({"x_amz_checksum_crc32": "!!"}, "InvalidRequest"),
+        ({"x_amz_checksum_crc32": "!!"}, "BadDigest"),
         ({"x_amz_checksum_algorithm": "CRC32"}, "InvalidRequest"),
         ({"Content_MD5": "1B2M2Y8AsgTpgAmY7PhCfg=="}, "BadDigest"),
     ):
