@@ -75,7 +75,7 @@ REFUSED = {
     "a Content-MD5 of other bytes": (dict(headers={"content-md5": "1B2M2Y8AsgTpgAmY7PhCfg=="}), 400, "BadDigest"),
     "a Content-MD5 that is no MD5": (dict(headers={"content-md5": "abc"}), 400, "InvalidDigest"),
     "a checksum of other bytes": (dict(headers={"x-amz-checksum-crc32": "AAAAAA=="}), 400, "BadDigest"),
-    "a checksum that is none": (dict(headers={"x-amz-checksum-crc32": "!!"}), 400, "InvalidRequest"),
+    "a checksum that is none": (dict(headers={"x-amz-checksum-crc32": "!!"}), 400, "BadDigest"),
     "two checksums": (
         dict(headers={"x-amz-checksum-crc32": "AAAAAA==", "x-amz-checksum-sha1": "AAAAAAAAAAAAAAAAAAAAAAAAAAA="}),
         400,
