@@ -3,6 +3,7 @@
 use crate::customer::{CUSTOMER_WRAP_LEN, CustomerKey};
 use crate::kdf::KEY_LEN;
 use crate::record::RecordKey;
+use crate::signing::SigningKey;
 use crate::wrap::{Binding, WRAP_OVERHEAD_LEN};
 use valv_types::{BlobId, ProjectId};
 use zeroize::Zeroizing;
@@ -191,6 +192,11 @@ impl RootKey {
     /// storage nodes. `purpose` separates them.
     pub fn system_record_key(&self, purpose: &str) -> RecordKey {
         RecordKey::derived(&self.bytes, &[b"valv system record v1", purpose.as_bytes()])
+    }
+
+    /// The key that signs what Valv states to outsiders: heads of ledgers.
+    pub fn signing_key(&self) -> SigningKey {
+        SigningKey::derived(&self.bytes)
     }
 }
 

@@ -13,6 +13,7 @@ mod frame;
 mod kdf;
 mod keys;
 mod record;
+mod signing;
 mod wrap;
 
 pub use backup::{BACKUP_ITERATIONS, SealedBackup};
@@ -23,3 +24,4 @@ pub use keys::{
     WRAPPED_DATA_KEY_LEN_BYTES, WRAPPED_PROJECT_KEY_LEN_BYTES, wrapped_data_key_version,
 };
 pub use record::{RECORD_OVERHEAD_BYTES, RecordKey};
+pub use signing::{PUBLIC_KEY_LEN_BYTES, SIGNATURE_LEN_BYTES, SigningKey};

@@ -78,6 +78,8 @@ struct ReadableNames {
     request_id: String,
     remote: String,
     other_version: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
 }
 
 impl ReadableNames {
@@ -91,6 +93,7 @@ impl ReadableNames {
             request_id: names.request_id.clone(),
             remote: names.remote.clone(),
             other_version: names.other_version.map(|id| id.to_string()),
+            rule: names.rule.clone(),
         }
     }
 
@@ -113,6 +116,7 @@ impl ReadableNames {
             request_id: self.request_id.clone(),
             remote: self.remote.clone(),
             other_version: parse(&self.other_version).ok()?,
+            rule: self.rule.clone(),
         })
     }
 }
@@ -142,6 +146,14 @@ pub fn event_line(index: u64, leaf: &Leaf, names: Option<&Names>) -> String {
 /// The last line.
 pub fn last_line(head: SignedHead) -> String {
     to_json(&Line::Head(head))
+}
+
+/// Reads [`last_line`]. The signature is not checked here. `None` if it is no such line.
+pub fn read_last_line(line: &str) -> Option<SignedHead> {
+    match serde_json::from_str(line) {
+        Ok(Line::Head(head)) => Some(head),
+        _ => None,
+    }
 }
 
 /// Why an export does not hold.
@@ -314,7 +326,8 @@ mod tests {
             access_key: Some(AccessKeyId::new("VALV0123456789ABCDEF").expect("key")),
             request_id: format!("request-{number}"),
             remote: "192.0.2.7".to_owned(),
-            other_version: (number % 2 == 0).then(|| VersionId::from_bytes([number; 16])),
+            other_version: number.is_multiple_of(2).then(|| VersionId::from_bytes([number; 16])),
+            rule: (number == 4).then(|| "rule".to_owned()),
         };
         let leaf = Leaf {
             format: LEAF_FORMAT,
@@ -379,7 +392,8 @@ mod tests {
     fn every_edit_is_found() {
         let project = ProjectId::from_bytes([4; 16]);
         let (whole, _) = export(project, &SUBJECTS);
-        let edits: [(&str, &dyn Fn(&mut Vec<String>), &str); 12] = [
+        type Edit<'a> = (&'a str, &'a dyn Fn(&mut Vec<String>), &'a str);
+        let edits: [Edit<'_>; 12] = [
             (
                 "a name",
                 &|lines| lines[1] = lines[1].replace(":\"bucket\"", ":\"bucked\""),

@@ -64,6 +64,12 @@ impl Leaf {
 pub fn kind_name(kind: u32) -> &'static str {
     match kind {
         1 => "principal ensured",
+        2 => "access key created",
+        3 => "access key disabled",
+        4 => "access key enabled",
+        5 => "access key deleted",
+        6 => "user changed",
+        7 => "user deleted",
         10 => "bucket created",
         11 => "bucket deleted",
         12 => "bucket changed",
@@ -74,10 +80,13 @@ pub fn kind_name(kind: u32) -> &'static str {
         24 => "restoration from trash",
         25 => "deletion",
         26 => "metadata modification",
+        27 => "deaccession by lifecycle rule",
+        28 => "delete marker created by lifecycle rule",
         30 => "upload created",
         31 => "part committed",
         32 => "upload completed",
         33 => "upload aborted",
+        34 => "upload aborted by lifecycle rule",
         _ => "other",
     }
 }
@@ -105,6 +114,9 @@ pub struct Names {
     /// The version that an event supersedes or copies from.
     #[n(5)]
     pub other_version: Option<VersionId>,
+    /// The id of the lifecycle rule that did it.
+    #[n(6)]
+    pub rule: Option<String>,
 }
 
 impl Names {

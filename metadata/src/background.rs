@@ -1,5 +1,6 @@
-//! Background work of the metadata service: fencing, the cluster clock, lifecycle rules, the trash. Of several services over one store,
-//! the holder of a lease does it; the lease only saves work, for every step guards its own rows.
+//! Background work of the metadata service: fencing, the cluster clock, lifecycle rules, the trash, the ledgers' trees.
+//! Of several services over one store, the holder of a lease does it; the lease only saves work, for every step guards its
+//! own rows.
 
 use crate::attempt::{self, Attempt};
 use crate::lifecycle::Walk;
@@ -88,6 +89,7 @@ impl Background {
         }
         let wanted = self.lifecycle.step(&self.core, cancel).await?;
         self.core.purge_trash().await?;
+        self.core.sequence_ledgers().await?;
         Ok(wanted)
     }
 

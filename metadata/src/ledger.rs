@@ -1,13 +1,15 @@
 //! Ledger records: one custody event in the same commit as its effect.
 //!
 //! Every commit that changes what a project holds writes exactly one. Commits of Valv's own bookkeeping (leases, clock,
-//! heartbeats, queues, parts that no version took) change nothing of a project's and write none. Sequencing the records
-//! into the project's Merkle tree is not done here.
+//! heartbeats, queues, parts that no version took) change nothing of a project's and write none. A pending row beside the
+//! record has it sequenced into the project's tree soon after (`sequencer.rs`).
 
 use crate::attempt::Attempt;
-use crate::records::{self, EventKind, LedgerAttachment, LedgerRecord};
+use crate::records::{self, EventKind, LedgerRecord};
 use crate::seal::Place;
 use crate::service::Core;
+use bytes::Bytes;
+use valv_ledger::Names;
 use valv_metadata_api::{Actor, MetadataError};
 use valv_types::{BucketId, CommitId, ProjectId, TimestampMicros, VersionId};
 
@@ -60,8 +62,7 @@ impl Core {
         let mut salt = [0; 16];
         getrandom::fill(&mut salt)
             .map_err(|_| MetadataError::Unavailable { what: "no randomness available".to_owned() })?;
-        let subject_hash = *blake3::Hasher::new().update(&salt).update(event.subject).finalize().as_bytes();
-        let attachment = LedgerAttachment {
+        let names = Names {
             salt,
             subject: event.subject.to_vec(),
             access_key: actor.and_then(|actor| actor.access_key.clone()),
@@ -70,7 +71,8 @@ impl Core {
             other_version: event.other_version,
             rule: rule.map(str::to_owned),
         };
-        let sealed = self.seals.seal(Place::Ledger(event.project, commit), &attachment);
+        let names_hash = names.hash();
+        let sealed = self.seals.seal(Place::Ledger(event.project, commit), &names);
         let sealed = match sealed {
             // Purging goes on after a project's key was shredded: the record then has no names.
             Err(MetadataError::KeyUnavailable) if event.kind == EventKind::VersionPurged => {
@@ -85,11 +87,12 @@ impl Core {
             bucket: event.bucket,
             version: event.version,
             bytes: event.bytes,
-            subject_hash,
+            names_hash,
             key_version: sealed.key_version,
             sealed: sealed.bytes,
         };
         attempt.put(self.rows.ledger(event.project, commit), records::encode(&record));
+        attempt.put(self.rows.ledger_pending(event.project, commit), Bytes::new());
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ mod principals;
 mod records;
 mod rows;
 mod seal;
+mod sequencer;
 mod service;
 pub mod store;
 #[cfg(test)]
@@ -41,4 +42,5 @@ pub use bootstrap::{BootstrapConfig, BootstrapError};
 pub use export::ExportError;
 pub use keystore::{KeyStore, KeyStoreError, RootKeyFile};
 pub use lifecycle::LifecycleCounts;
+pub use sequencer::LedgerExportError;
 pub use service::{MetadataConfig, MetadataService, OpenError};

@@ -5,12 +5,14 @@
 
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
+use valv_ledger::leaf::LEAF_FORMAT;
+use valv_ledger::{Frontier, Leaf};
 use valv_metadata_api::{
     Attributes, BlobPlace, BlobRecord, Body, BucketDocumentKind, Checksum, ChecksumAlgorithm, ChecksumType,
     LockRequest, MetadataError, ObjectLock, Retention, Versioning,
 };
 use valv_types::{
-    AccessKeyId, BlobId, BucketId, ClusterId, DiskId, Layout, NamespaceId, PoolId, ProjectId, TimestampMicros, UserId,
+    BlobId, BucketId, ClusterId, CommitId, DiskId, Layout, NamespaceId, PoolId, ProjectId, TimestampMicros, UserId,
     VersionId,
 };
 
@@ -503,67 +505,68 @@ pub(crate) struct FenceRecord {
 /// What a ledger record tells of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
 #[cbor(index_only)]
+#[repr(u32)]
 pub(crate) enum EventKind {
     /// A principal was created, its secret replaced or its names changed, from the configuration or by `valv user add`.
     #[n(1)]
-    PrincipalEnsured,
+    PrincipalEnsured = 1,
     #[n(2)]
-    AccessKeyCreated,
+    AccessKeyCreated = 2,
     #[n(3)]
-    AccessKeyDisabled,
+    AccessKeyDisabled = 3,
     #[n(4)]
-    AccessKeyEnabled,
+    AccessKeyEnabled = 4,
     #[n(5)]
-    AccessKeyDeleted,
+    AccessKeyDeleted = 5,
     /// Names, e-mail address or default project of a user changed.
     #[n(6)]
-    UserChanged,
+    UserChanged = 6,
     /// A user was deleted, with all access keys.
     #[n(7)]
-    UserDeleted,
+    UserDeleted = 7,
     #[n(10)]
-    BucketCreated,
+    BucketCreated = 10,
     #[n(11)]
-    BucketDeleted,
+    BucketDeleted = 11,
     #[n(12)]
-    BucketChanged,
+    BucketChanged = 12,
     /// An object version was ingested (PREMIS: ingestion).
     #[n(20)]
-    VersionCreated,
+    VersionCreated = 20,
     /// ... by copying another (PREMIS: replication).
     #[n(21)]
-    VersionCopied,
+    VersionCopied = 21,
     #[n(22)]
-    DeleteMarkerCreated,
+    DeleteMarkerCreated = 22,
     /// A version was moved to the trash, or a delete marker removed (PREMIS: deaccession).
     #[n(23)]
-    VersionRemoved,
+    VersionRemoved = 23,
     /// A version was brought back from the trash.
     #[n(24)]
-    VersionRestored,
+    VersionRestored = 24,
     /// A version left the trash; its last references went with it (PREMIS: deletion).
     #[n(25)]
-    VersionPurged,
+    VersionPurged = 25,
     /// Tags, access list, retention or hold changed (PREMIS: metadata modification).
     #[n(26)]
-    VersionChanged,
+    VersionChanged = 26,
     /// A lifecycle rule moved a version to the trash, or removed a delete marker (PREMIS: deaccession).
     #[n(27)]
-    VersionExpired,
+    VersionExpired = 27,
     /// A lifecycle rule covered the current version with a delete marker.
     #[n(28)]
-    DeleteMarkerByRule,
+    DeleteMarkerByRule = 28,
     #[n(30)]
-    UploadCreated,
+    UploadCreated = 30,
     #[n(31)]
-    PartCommitted,
+    PartCommitted = 31,
     #[n(32)]
-    UploadCompleted,
+    UploadCompleted = 32,
     #[n(33)]
-    UploadAborted,
+    UploadAborted = 33,
     /// ... by a lifecycle rule.
     #[n(34)]
-    UploadExpired,
+    UploadExpired = 34,
 }
 
 /// One custody event.
@@ -581,41 +584,65 @@ pub(crate) struct LedgerRecord {
     pub(crate) version: Option<VersionId>,
     #[n(5)]
     pub(crate) bytes: u64,
-    /// BLAKE3 of a salt (in the sealed part) and the object key: what the tree will cover, telling nothing once the
+    /// [`valv_ledger::Names::hash`] of the sealed part, which has a salt: what the tree covers, telling nothing once the
     /// project's key is gone.
     #[n(6)]
     #[cbor(with = "minicbor::bytes")]
-    pub(crate) subject_hash: [u8; 32],
+    pub(crate) names_hash: [u8; 32],
     #[n(7)]
     pub(crate) key_version: u32,
-    /// [`LedgerAttachment`], sealed.
+    /// [`valv_ledger::Names`], sealed.
     #[n(8)]
     #[cbor(with = "minicbor::bytes")]
     pub(crate) sealed: Vec<u8>,
 }
 
-/// The names in a ledger record.
+impl LedgerRecord {
+    /// The leaf that the record becomes.
+    pub(crate) fn leaf(&self, project: ProjectId, event: CommitId) -> Leaf {
+        Leaf {
+            format: LEAF_FORMAT,
+            project,
+            event,
+            time: self.time,
+            kind: self.kind as u32,
+            user: self.user,
+            bucket: self.bucket,
+            version: self.version,
+            bytes: self.bytes,
+            names_hash: self.names_hash,
+        }
+    }
+}
+
+/// A leaf's place in its tree: which event it is of.
 #[derive(Debug, Clone, Encode, Decode)]
-pub(crate) struct LedgerAttachment {
+pub(crate) struct LeafRow {
     #[n(0)]
-    #[cbor(with = "minicbor::bytes")]
-    pub(crate) salt: [u8; 16],
-    /// The object key, or the bucket's name for events of buckets, or the user's for events of principals.
+    pub(crate) event: CommitId,
+}
+
+/// The right edge of a project's tree.
+#[derive(Debug, Clone, Default, Encode, Decode)]
+pub(crate) struct TreeRecord {
+    #[n(0)]
+    pub(crate) size: u64,
+    /// Hashes of the complete subtrees, largest first: 32 bytes each.
     #[n(1)]
     #[cbor(with = "minicbor::bytes")]
-    pub(crate) subject: Vec<u8>,
-    #[n(2)]
-    pub(crate) access_key: Option<AccessKeyId>,
-    #[n(3)]
-    pub(crate) request_id: String,
-    #[n(4)]
-    pub(crate) remote: String,
-    /// The version that an event supersedes or copies from.
-    #[n(5)]
-    pub(crate) other_version: Option<VersionId>,
-    /// The id of the lifecycle rule that did it.
-    #[n(6)]
-    pub(crate) rule: Option<String>,
+    pub(crate) peaks: Vec<u8>,
+}
+
+impl TreeRecord {
+    /// Takes up the tree. `None` if the record contradicts itself.
+    pub(crate) fn frontier(&self) -> Option<Frontier> {
+        let (peaks, rest) = self.peaks.as_chunks::<32>();
+        if rest.is_empty() { Frontier::new(self.size, peaks.to_vec()) } else { None }
+    }
+
+    pub(crate) fn of(frontier: &Frontier) -> Self {
+        Self { size: frontier.size(), peaks: frontier.peaks().concat() }
+    }
 }
 
 /// Makes sure that a decoded blob can be computed with.

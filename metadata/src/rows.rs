@@ -54,6 +54,9 @@ pub(crate) enum Tag {
     Part = 0x52,
     Trash = 0x60,
     Ledger = 0x70,
+    LedgerPending = 0x71,
+    LedgerLeaf = 0x72,
+    LedgerTree = 0x73,
     IncarnationCounter = 0x80,
     Incarnation = 0x81,
     Fence = 0x82,
@@ -252,6 +255,26 @@ impl Rows {
         self.key(Tag::Ledger, &[project.as_bytes(), &[prefix], event.as_bytes()])
     }
 
+    /// Says that a ledger record is not in its tree yet. Spread as the records are.
+    pub(crate) fn ledger_pending(&self, project: ProjectId, event: CommitId) -> Key {
+        let prefix = event.as_bytes()[0] >> 4;
+        self.key(Tag::LedgerPending, &[project.as_bytes(), &[prefix], event.as_bytes()])
+    }
+
+    /// A leaf of a project's tree, by its index.
+    pub(crate) fn ledger_leaf(&self, project: ProjectId, index: u64) -> Key {
+        self.key(Tag::LedgerLeaf, &[project.as_bytes(), &index.to_be_bytes()])
+    }
+
+    /// All leaves of a project's tree, in order.
+    pub(crate) fn ledger_leaves(&self, project: ProjectId) -> KeyRange {
+        self.range(Tag::LedgerLeaf, &[project.as_bytes()])
+    }
+
+    pub(crate) fn ledger_tree(&self, project: ProjectId) -> Key {
+        self.key(Tag::LedgerTree, &[project.as_bytes()])
+    }
+
     pub(crate) fn incarnation_counter(&self) -> Key {
         self.key(Tag::IncarnationCounter, &[])
     }
@@ -283,6 +306,14 @@ impl Rows {
         let end = self.after_key(tag, bucket, key);
         KeyRange { start, end }
     }
+}
+
+/// Project and event of a pending row.
+pub(crate) fn pending_parts(row: &[u8]) -> Option<(ProjectId, CommitId)> {
+    let ids = row.get(3..)?;
+    let project = ids.get(..16)?.try_into().ok()?;
+    let event = ids.get(17..33)?.try_into().ok()?;
+    Some((ProjectId::from_bytes(project), CommitId::from_bytes(event)))
 }
 
 /// The smallest key greater than every key that starts with `prefix`. A prefix starts with cell and tag, and no tag is

@@ -41,6 +41,9 @@ enum Command {
     /// Exports the metadata.
     #[command(subcommand)]
     Metadata(commands::metadata::MetadataCommand),
+    /// Exports and verifies the ledger of a project.
+    #[command(subcommand)]
+    Ledger(commands::ledger::LedgerCommand),
     /// Backs keys up.
     #[command(subcommand)]
     Key(commands::key::KeyCommand),
@@ -111,6 +114,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Status(args) => commands::status::run(args).await,
         Command::Disk(command) => commands::disk::run(command).await,
         Command::Metadata(command) => commands::metadata::run(command).await,
+        Command::Ledger(command) => commands::ledger::run(command).await,
         Command::Key(command) => commands::key::run(command),
         Command::User(command) => commands::user::run(command).await,
         Command::Bench(args) => bench::run(args).await,

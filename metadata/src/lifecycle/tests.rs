@@ -102,7 +102,7 @@ impl Fixture<RocksMetaStore> {
             assert_eq!(record.user, None);
             let commit = CommitId::from_bytes(crate::rows::last_id(&key).unwrap());
             let place = Place::Ledger(self.actor.project, commit);
-            let names: records::LedgerAttachment = core.seals.open(place, record.key_version, &record.sealed).unwrap();
+            let names: valv_ledger::Names = core.seals.open(place, record.key_version, &record.sealed).unwrap();
             found.push((String::from_utf8(names.subject).unwrap(), names.rule));
         }
         found.sort();

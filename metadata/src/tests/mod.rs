@@ -3,6 +3,7 @@
 mod background;
 mod buckets;
 mod golden;
+mod ledger;
 mod listing;
 mod lock;
 mod model;

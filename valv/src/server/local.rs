@@ -134,34 +134,34 @@ impl Admin for AdminService {
         Ok(Response::new(Box::pin(tokio_stream::once(Ok(done)))))
     }
 
-    type ExportMetadataStream = Pin<Box<dyn Stream<Item = Result<wire::ExportedBytes, Status>> + Send>>;
+    type ExportMetadataStream = PieceStream;
 
     async fn export_metadata(
         &self,
         _: Request<wire::ExportMetadataRequest>,
     ) -> Result<Response<Self::ExportMetadataStream>, Status> {
         let service = self.metadata()?.clone();
-        // The exporter writes as a blocking writer does, so it has a thread of its own; what it has written waits in a
-        // bounded channel for a second one, which hands it to the client at the client's pace.
-        let (written, to_send) = std::sync::mpsc::sync_channel(PIECES_MAX);
-        let (sender, pieces) = mpsc::channel(1);
-        let runtime = tokio::runtime::Handle::current();
-        tokio::task::spawn_blocking(move || {
-            let mut out = PieceWriter { sender: written, piece: Vec::with_capacity(PIECE_BYTES) };
-            let exported = runtime.block_on(service.export_all(&mut out)).map_err(|error| error.to_string());
-            if let Err(error) = exported.and_then(|_| out.flush().map_err(|error| error.to_string())) {
-                // If the client has gone, nobody is left to tell.
-                let _ = out.sender.send(Err(Status::internal(error)));
-            }
-        });
-        tokio::task::spawn_blocking(move || {
-            while let Ok(piece) = to_send.recv() {
-                if sender.blocking_send(piece).is_err() {
-                    break;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(pieces))))
+        Ok(Response::new(pieces(async move |out| Ok(service.export_all(out).await?))))
+    }
+
+    type ExportLedgerStream = PieceStream;
+
+    async fn export_ledger(
+        &self,
+        request: Request<wire::ExportLedgerRequest>,
+    ) -> Result<Response<Self::ExportLedgerStream>, Status> {
+        let service = self.metadata()?.clone();
+        let project = request.into_inner().project;
+        Ok(Response::new(pieces(async move |out| Ok(service.export_ledger(&project, out).await?))))
+    }
+
+    async fn get_signing_key(
+        &self,
+        _: Request<wire::GetSigningKeyRequest>,
+    ) -> Result<Response<wire::SigningKey>, Status> {
+        let public_key = self.metadata()?.signing_public_key();
+        let name = valv_ledger::head::key_name(&public_key);
+        Ok(Response::new(wire::SigningKey { public_key: public_key.to_vec().into(), name }))
     }
 
     async fn ensure_user(
@@ -220,6 +220,36 @@ impl Admin for AdminService {
     ) -> Result<Response<wire::DeletedReply>, Status> {
         Ok(Response::new(users::delete_key(self.metadata()?, &self.configured, request.into_inner()).await?))
     }
+}
+
+/// An export on its way to a client.
+type PieceStream = Pin<Box<dyn Stream<Item = Result<wire::ExportedBytes, Status>> + Send>>;
+
+/// Runs an exporter. It writes as a blocking writer does, so it has a thread of its own; what it has written waits in a
+/// bounded channel for a second one, which hands it to the client at the client's pace.
+fn pieces<W>(work: W) -> PieceStream
+where
+    W: AsyncFnOnce(&mut (dyn Write + Send)) -> anyhow::Result<u64> + Send + 'static,
+{
+    let (written, to_send) = std::sync::mpsc::sync_channel(PIECES_MAX);
+    let (sender, pieces) = mpsc::channel(1);
+    let runtime = tokio::runtime::Handle::current();
+    tokio::task::spawn_blocking(move || {
+        let mut out = PieceWriter { sender: written, piece: Vec::with_capacity(PIECE_BYTES) };
+        let exported = runtime.block_on(work(&mut out)).map_err(|error| error.to_string());
+        if let Err(error) = exported.and_then(|_| out.flush().map_err(|error| error.to_string())) {
+            // If the client has gone, nobody is left to tell.
+            let _ = out.sender.send(Err(Status::internal(error)));
+        }
+    });
+    tokio::task::spawn_blocking(move || {
+        while let Ok(piece) = to_send.recv() {
+            if sender.blocking_send(piece).is_err() {
+                break;
+            }
+        }
+    });
+    Box::pin(ReceiverStream::new(pieces))
 }
 
 /// Bytes of one exported message.

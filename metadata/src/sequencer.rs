@@ -1,0 +1,191 @@
+//! Sequencing: ledger records become leaves of their project's tree, and a tree is exported with a signed head.
+//!
+//! A record is durable before its effect is visible, wherever it lies; its place in the tree is decided here, soon after:
+//! the maximum merge delay is a pass of the background work (`background_every_ms`) and the time that a backlog takes, at
+//! some ten thousand records a second. Whoever holds the background lease does it, and two at once do no harm: a commit
+//! that appends to a tree expects the tree of the snapshot in which its records were pending.
+
+use crate::attempt::{self, Attempt, store_error};
+use crate::records::{self, LeafRow, LedgerRecord, TreeRecord};
+use crate::rows::{Tag, pending_parts};
+use crate::seal::Place;
+use crate::service::{Core, MetadataService, corrupt};
+use crate::store::{Snapshot, Versioned};
+use std::collections::BTreeMap;
+use std::io::{self, Write};
+use std::sync::Arc;
+use valv_codec::SigningKey;
+use valv_ledger::{Frontier, Head, Names, SignedHead, export, tree};
+use valv_metadata_api::MetadataError;
+use valv_types::{CommitId, ProjectId};
+
+/// Records that one pass reads at once, and so at most the leaves of one commit: two writes each and the tree, well below
+/// [`crate::store::COMMIT_KEYS_MAX`].
+const BATCH: usize = 4_096;
+
+/// Why a ledger's export ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerExportError {
+    /// Metadata could not be read, or contradicts itself.
+    #[error(transparent)]
+    Metadata(#[from] MetadataError),
+    /// The lines could not be written.
+    #[error("writing the export: {0}")]
+    Io(#[from] io::Error),
+}
+
+/// A project's tree, and its pending records in the order in which they enter it: both of one snapshot, so that a tree
+/// that has not changed since has none of the records.
+#[derive(Default)]
+struct Pending {
+    tree: Option<Versioned>,
+    records: Vec<(CommitId, LedgerRecord)>,
+}
+
+impl MetadataService {
+    /// Brings every pending ledger record into its tree. Returns how many. The background pass does this too.
+    pub async fn sequence_ledgers(&self) -> Result<usize, MetadataError> {
+        self.0.sequence_ledgers().await
+    }
+
+    /// The public key that heads of ledgers verify with.
+    pub fn signing_public_key(&self) -> [u8; valv_codec::PUBLIC_KEY_LEN_BYTES] {
+        self.0.signing_key().public_key()
+    }
+
+    /// Writes the ledger of the project of this name: JSON Lines that [`valv_ledger::verify`] checks. Everything that was
+    /// committed before the call is in it. Runs on the caller's thread between waits, as [`Self::export_all`] does.
+    /// Returns the number of events.
+    pub async fn export_ledger(&self, project: &str, out: &mut (dyn Write + Send)) -> Result<u64, LedgerExportError> {
+        let core = &self.0;
+        let project = core.project_named(project).await?;
+        core.sequence_ledgers().await?;
+        let snapshot = core.snapshot().await?;
+        core.write_ledger(snapshot.as_ref(), project, out)
+    }
+}
+
+impl Core {
+    fn signing_key(&self) -> SigningKey {
+        self.seals.keys().root().signing_key()
+    }
+
+    pub(crate) async fn sequence_ledgers(self: &Arc<Self>) -> Result<usize, MetadataError> {
+        let mut sequenced = 0;
+        loop {
+            let batch = self.scan(|core, snapshot| core.pending_records(snapshot)).await?;
+            let found: usize = batch.values().map(|pending| pending.records.len()).sum();
+            for (project, pending) in batch {
+                // A conflict means that somebody else has appended to this tree; the next pass sees what is left.
+                sequenced += self.append_to_tree(project, pending).await?;
+            }
+            if found < BATCH {
+                return Ok(sequenced);
+            }
+        }
+    }
+
+    fn pending_records(&self, snapshot: &dyn Snapshot) -> Result<BTreeMap<ProjectId, Pending>, MetadataError> {
+        let range = self.rows.range(Tag::LedgerPending, &[]);
+        let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
+        let mut batch: BTreeMap<ProjectId, Pending> = BTreeMap::new();
+        for _ in 0..BATCH {
+            let Some((key, _)) = cursor.next().map_err(store_error)? else { break };
+            let (project, event) = pending_parts(&key).ok_or_else(|| corrupt("pending ledger record"))?;
+            let record = self.ledger_record(snapshot, project, event)?;
+            batch.entry(project).or_default().records.push((event, record));
+        }
+        for (project, pending) in &mut batch {
+            pending.tree = snapshot.get(&self.rows.ledger_tree(*project)).map_err(store_error)?;
+            pending.records.sort_by_key(|(event, record)| (record.time, *event.as_bytes()));
+        }
+        Ok(batch)
+    }
+
+    fn ledger_record(
+        &self,
+        snapshot: &dyn Snapshot,
+        project: ProjectId,
+        event: CommitId,
+    ) -> Result<LedgerRecord, MetadataError> {
+        let row = snapshot.get(&self.rows.ledger(project, event)).map_err(store_error)?;
+        records::decode("ledger record", &row.ok_or_else(|| corrupt("ledger record is missing"))?.value)
+    }
+
+    async fn append_to_tree(&self, project: ProjectId, pending: Pending) -> Result<usize, MetadataError> {
+        let tree_key = self.rows.ledger_tree(project);
+        let Pending { tree, records: pending } = pending;
+        let mut frontier = frontier_of(tree.as_ref())?;
+        let mut attempt = Attempt::default();
+        attempt.expect(tree_key.clone(), tree.as_ref());
+        for (event, record) in &pending {
+            let leaf = record.leaf(project, *event);
+            attempt.put(self.rows.ledger_leaf(project, frontier.size()), records::encode(&LeafRow { event: *event }));
+            attempt.remove(self.rows.ledger_pending(project, *event));
+            frontier.push(tree::leaf_hash(&leaf.to_bytes()));
+        }
+        attempt.put(tree_key, records::encode(&TreeRecord::of(&frontier)));
+        let is_done = attempt::commit(self.store.as_ref(), CommitId::random(), attempt).await?;
+        Ok(if is_done { pending.len() } else { 0 })
+    }
+
+    fn write_ledger(
+        &self,
+        snapshot: &dyn Snapshot,
+        project: ProjectId,
+        out: &mut (dyn Write + Send),
+    ) -> Result<u64, LedgerExportError> {
+        let row = snapshot.get(&self.rows.ledger_tree(project)).map_err(store_error)?;
+        let tree = frontier_of(row.as_ref())?;
+        let mut seen = Frontier::default();
+        out.write_all(export::first_line(project).as_bytes())?;
+        let range = self.rows.ledger_leaves(project);
+        let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
+        while let Some((_, row)) = cursor.next().map_err(store_error)? {
+            let LeafRow { event } = records::decode("leaf of a ledger", &row.value)?;
+            let record = self.ledger_record(snapshot, project, event)?;
+            let leaf = record.leaf(project, event);
+            let names = self.names_of(project, event, &record)?;
+            out.write_all(export::event_line(seen.size(), &leaf, names.as_ref()).as_bytes())?;
+            seen.push(tree::leaf_hash(&leaf.to_bytes()));
+        }
+        if seen != tree {
+            // Nothing is signed that does not hold.
+            return Err(corrupt("ledger: its records are not those that were sequenced").into());
+        }
+        let head = Head { project, size: tree.size(), root: tree.root(), time: self.clock.now() };
+        let key = self.signing_key();
+        let signature = key.sign(head.signed_text().as_bytes());
+        let signed = SignedHead::new(&head, &key.public_key(), &signature);
+        out.write_all(export::last_line(signed).as_bytes())?;
+        out.flush()?;
+        Ok(head.size)
+    }
+
+    /// The names of an event; `None` once the key that sealed them is gone.
+    fn names_of(
+        &self,
+        project: ProjectId,
+        event: CommitId,
+        record: &LedgerRecord,
+    ) -> Result<Option<Names>, MetadataError> {
+        if record.sealed.is_empty() {
+            return Ok(None);
+        }
+        match self.seals.open(Place::Ledger(project, event), record.key_version, &record.sealed) {
+            Ok(names) => Ok(Some(names)),
+            Err(MetadataError::KeyUnavailable) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn frontier_of(row: Option<&Versioned>) -> Result<Frontier, MetadataError> {
+    match row {
+        None => Ok(Frontier::default()),
+        Some(row) => {
+            let tree: TreeRecord = records::decode("tree of a ledger", &row.value)?;
+            tree.frontier().ok_or_else(|| corrupt("tree of a ledger"))
+        }
+    }
+}
