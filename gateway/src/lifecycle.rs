@@ -28,17 +28,17 @@ struct Cached {
     rules: Arc<Configuration>,
 }
 
-/// Buckets' rules, and the length of the days that they count.
+/// The days that answers count. Always the calendar's: where an operator has made days short, so that rules can be tried
+/// out, clients go on to reckon with what S3 documents, and so do the suites for which days are made short.
+const DAY: DayLength = DayLength::CALENDAR;
+
+/// Buckets' rules.
+#[derive(Default)]
 pub(crate) struct LifecycleRules {
-    day: DayLength,
     cached: Mutex<HashMap<BucketId, Cached>>,
 }
 
 impl LifecycleRules {
-    pub(crate) fn new(day: DayLength) -> Self {
-        Self { day, cached: Mutex::default() }
-    }
-
     /// The rules of a bucket that has some.
     async fn of(&self, metadata: &dyn Metadata, bucket: &Bucket) -> Option<Arc<Configuration>> {
         if !bucket.documents.contains(&BucketDocumentKind::Lifecycle) {
@@ -80,7 +80,6 @@ pub(crate) struct Expiring(Option<Rules>);
 
 struct Rules {
     rules: Arc<Configuration>,
-    day: DayLength,
     key: ObjectKey,
     len_bytes: u64,
     tags: Vec<(String, String)>,
@@ -98,12 +97,12 @@ impl Expiring {
         let Some(rules) = cx.shared.lifecycle.of(cx.shared.metadata.as_ref(), bucket).await else {
             return Self::default();
         };
-        Self(Some(Rules { rules, day: cx.shared.lifecycle.day, key: key.clone(), len_bytes, tags: tags.to_vec() }))
+        Self(Some(Rules { rules, key: key.clone(), len_bytes, tags: tags.to_vec() }))
     }
 
     /// Adds `x-amz-expiration` if a rule will end the version, written at `modified`.
     pub(crate) fn add(&self, headers: &mut HeaderMap, modified: TimestampMicros) {
-        let Some(Rules { rules, day, key, len_bytes, tags }) = &self.0 else { return };
+        let Some(Rules { rules, key, len_bytes, tags }) = &self.0 else { return };
         let version = Version {
             key: key.as_bytes(),
             len_bytes: *len_bytes,
@@ -112,7 +111,7 @@ impl Expiring {
             is_delete_marker: false,
             standing: Standing::Current { is_only: false },
         };
-        let scheduled = rules.schedule(&version, *day).filter(|scheduled| scheduled.removal == Removal::Expire);
+        let scheduled = rules.schedule(&version, DAY).filter(|scheduled| scheduled.removal == Removal::Expire);
         let Some(scheduled) = scheduled else { return };
         let (date, rule) = (date(scheduled.at), id_text(scheduled.rule.id()));
         headers.insert("x-amz-expiration", header_value(&format!("expiry-date=\"{date}\", rule-id=\"{rule}\"")));
@@ -137,7 +136,7 @@ pub(crate) async fn add_abort(
 ) {
     let lifecycle = &cx.shared.lifecycle;
     let Some(rules) = lifecycle.of(cx.shared.metadata.as_ref(), bucket).await else { return };
-    if let Some((at, rule)) = rules.abort(key.as_bytes(), initiated, lifecycle.day) {
+    if let Some((at, rule)) = rules.abort(key.as_bytes(), initiated, DAY) {
         headers.insert("x-amz-abort-date", header_value(&date(at)));
         headers.insert("x-amz-abort-rule-id", header_value(&id_text(rule.id())));
     }
@@ -178,10 +177,10 @@ mod tests {
         Arc::new(Configuration::new(vec![rule], MinimumSize::default()).expect("rules"))
     }
 
-    fn told(rules: Arc<Configuration>, day: DayLength, key: &str, modified: TimestampMicros) -> Option<String> {
+    fn told(rules: Arc<Configuration>, key: &str, modified: TimestampMicros) -> Option<String> {
         let key = ObjectKey::new(key).expect("key");
         let mut headers = HeaderMap::new();
-        Expiring(Some(Rules { rules, day, key, len_bytes: 1, tags: Vec::new() })).add(&mut headers, modified);
+        Expiring(Some(Rules { rules, key, len_bytes: 1, tags: Vec::new() })).add(&mut headers, modified);
         headers.get("x-amz-expiration").map(|value| value.to_str().expect("text").to_owned())
     }
 
@@ -190,17 +189,12 @@ mod tests {
         let modified = http_date::parse_iso8601("2012-12-16T10:30:00.5Z").expect("date");
         let four = rules("picture-deletion-rule", Expiration::days(4).expect("days"));
         assert_eq!(
-            told(Arc::clone(&four), DayLength::CALENDAR, "a/b", modified).as_deref(),
+            told(Arc::clone(&four), "a/b", modified).as_deref(),
             Some("expiry-date=\"Fri, 21 Dec 2012 00:00:00 GMT\", rule-id=\"picture-deletion-rule\"")
         );
-        let short = DayLength::new(Duration::from_secs(10)).expect("day");
-        assert_eq!(
-            told(Arc::clone(&four), short, "a/b", modified).as_deref(),
-            Some("expiry-date=\"Sun, 16 Dec 2012 10:30:41 GMT\", rule-id=\"picture-deletion-rule\"")
-        );
-        assert_eq!(told(four, DayLength::CALENDAR, "b", modified), None);
+        assert_eq!(told(four, "b", modified), None);
         let markers = rules("m", Expiration::DeleteMarker(true));
-        assert_eq!(told(markers, DayLength::CALENDAR, "a/b", modified), None);
+        assert_eq!(told(markers, "a/b", modified), None);
     }
 
     #[test]
@@ -208,7 +202,7 @@ mod tests {
         assert_eq!(id_text("Delete after 14 days"), "Delete after 14 days");
         assert_eq!(id_text("å\"\r\n"), "%C3%A5%22%0D%0A");
         let odd = rules("å\"", Expiration::days(1).expect("days"));
-        let told = told(odd, DayLength::CALENDAR, "a/", TimestampMicros(0)).expect("header");
+        let told = told(odd, "a/", TimestampMicros(0)).expect("header");
         assert!(told.ends_with("rule-id=\"%C3%A5%22\""));
     }
 }

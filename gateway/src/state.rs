@@ -27,7 +27,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
-use valv_lifecycle::DayLength;
 use valv_metadata_api::{Metadata, MetadataError};
 use valv_policy::ObjectOwnership;
 use valv_types::{NamespaceId, TimestampMicros};
@@ -55,8 +54,6 @@ pub struct GatewayConfig {
     pub commit_deadline: Duration,
     /// How long CompleteMultipartUpload works in silence before it sends 200 and white space to keep the connection alive.
     pub complete_silence: Duration,
-    /// How long a day of lifecycle rules is: as metadata's, which carries them out.
-    pub lifecycle_day: DayLength,
 }
 
 /// What a new bucket is made with if its maker says nothing else. Buckets that exist keep what they have.
@@ -92,7 +89,6 @@ impl Default for GatewayConfig {
             payload: PayloadConfig::default(),
             commit_deadline: Duration::from_secs(10),
             complete_silence: Duration::from_secs(10),
-            lifecycle_day: DayLength::CALENDAR,
         }
     }
 }
@@ -137,7 +133,7 @@ impl Gateway {
             principals,
             metrics: Metrics::new(registry)?,
             namespaces: Namespaces::new(config.namespaces.clone(), Arc::clone(&metadata)),
-            lifecycle: LifecycleRules::new(config.lifecycle_day),
+            lifecycle: LifecycleRules::default(),
             commits: TaskTracker::new(),
             config,
             metadata,

@@ -95,7 +95,6 @@ pub(crate) async fn start(
             is_public_access_blocked: section.new_buckets.public_access_block.0,
         },
         payload: PayloadConfig { idle_timeout: section.idle_timeout },
-        lifecycle_day: config.metadata.lifecycle_day,
         ..GatewayConfig::default()
     };
     let handler = S3::new(s3_config, metadata, data.clone(), registry)?;
