@@ -275,6 +275,10 @@ pub struct ObjectVersion {
     /// The rest.
     #[n(9)]
     pub attributes: Attributes,
+    /// Whether a legal hold was ever set or released by name: S3 tells "released" and "never" apart.
+    #[n(10)]
+    #[cbor(default)]
+    pub legal_hold_said: bool,
 }
 
 /// What a write demands of the key's current version. Judged inside the commit.

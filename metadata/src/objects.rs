@@ -4,7 +4,7 @@ use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle};
 use crate::conditions::{self, Current};
 use crate::ledger::Event;
 use crate::lock;
-use crate::records::{self, BucketRecord, EventKind, FLAG_LEGAL_HOLD, FLAG_NULL, VersionRecord};
+use crate::records::{self, BucketRecord, EventKind, FLAG_LEGAL_HOLD, FLAG_LEGAL_HOLD_SAID, FLAG_NULL, VersionRecord};
 use crate::service::{Core, bucket_of, corrupt, malformed};
 use crate::versions::{Found, Head, KeyPlace, Placed, decode_head, shown};
 use std::sync::Arc;
@@ -449,8 +449,10 @@ impl Core {
                 lock::check_retention_change(version.retention, *retention, *bypass_governance, now)?;
                 version.retention = *retention;
             }
-            VersionChange::LegalHold(true) => version.flags |= FLAG_LEGAL_HOLD,
-            VersionChange::LegalHold(false) => version.flags &= !FLAG_LEGAL_HOLD,
+            VersionChange::LegalHold(is_on) => {
+                version.flags = version.flags & !FLAG_LEGAL_HOLD | FLAG_LEGAL_HOLD_SAID;
+                version.flags |= if *is_on { FLAG_LEGAL_HOLD } else { 0 };
+            }
         }
         let at = KeyPlace { project: bucket.project, bucket: request.bucket, key: &request.key };
         let mut attempt = Attempt::default();

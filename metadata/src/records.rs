@@ -186,6 +186,8 @@ pub(crate) const FLAG_NULL: u8 = 1;
 pub(crate) const FLAG_DELETE_MARKER: u8 = 2;
 /// Flag of [`VersionRecord`]: under legal hold.
 pub(crate) const FLAG_LEGAL_HOLD: u8 = 4;
+/// Flag of [`VersionRecord`]: a legal hold was set or released by name, at least once.
+pub(crate) const FLAG_LEGAL_HOLD_SAID: u8 = 8;
 
 /// A version: what listing, retention and reclaim need lies open, the rest is sealed.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -225,6 +227,11 @@ impl VersionRecord {
 
     pub(crate) fn legal_hold(&self) -> bool {
         self.flags & FLAG_LEGAL_HOLD != 0
+    }
+
+    /// A hold that stands was set, whether or not an older Valv noted it.
+    pub(crate) fn legal_hold_said(&self) -> bool {
+        self.flags & (FLAG_LEGAL_HOLD | FLAG_LEGAL_HOLD_SAID) != 0
     }
 }
 

@@ -108,6 +108,7 @@ impl Core {
             owner: version.owner,
             retention: version.retention,
             legal_hold: version.legal_hold(),
+            legal_hold_said: version.legal_hold_said(),
             attributes: self.open_attributes(project, bucket, version)?,
         })
     }

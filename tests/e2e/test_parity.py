@@ -186,6 +186,28 @@ def test_checksums_that_no_body_can_have_are_bad_digests(s3, bucket):
     assert outcome(s3.complete_multipart_upload, **{**named, "Key": "other"}) == (400, "MalformedXML")
 
 
+def test_a_legal_hold_that_never_was_is_told_from_one_released(s3, bucket):
+    locked = f"{bucket}-locked"
+    s3.create_bucket(Bucket=locked, ObjectLockEnabledForBucket=True)
+    s3.put_object(Bucket=locked, Key="k", Body=b"x")
+    named = {"Bucket": locked, "Key": "k"}
+    assert outcome(s3.get_object_legal_hold, **named) == (404, "NoSuchObjectLockConfiguration")
+    assert "ObjectLockLegalHoldStatus" not in s3.head_object(**named)
+    for status in ("ON", "OFF"):
+        s3.put_object_legal_hold(**named, LegalHold={"Status": status})
+        assert s3.get_object_legal_hold(**named)["LegalHold"] == {"Status": status}
+        assert s3.head_object(**named)["ObjectLockLegalHoldStatus"] == status
+
+
+def test_an_object_lock_configuration_says_something(s3, bucket):
+    locked = f"{bucket}-locked"
+    s3.create_bucket(Bucket=locked, ObjectLockEnabledForBucket=True)
+    put = lambda **said: outcome(s3.put_object_lock_configuration, Bucket=locked, **said)  # noqa: E731
+    assert put() == (400, "MissingRequestBodyError")
+    assert put(ObjectLockConfiguration={}) == (400, "MalformedXML")
+    assert put(ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"}) == "OK"
+
+
 # Of b"123456789": sha1sum and its like, xxhsum, and the catalogue of CRCs.
 CHECKSUMS = {
     "crc32": bytes.fromhex("cbf43926"),

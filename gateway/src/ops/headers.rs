@@ -371,8 +371,10 @@ pub(crate) fn add_object(headers: &mut HeaderMap, version: &ObjectVersion, shown
         let until = http_date::format_iso8601(retention.until);
         headers.insert("x-amz-object-lock-retain-until-date", header_value(&until));
     }
-    if version.legal_hold {
-        headers.insert("x-amz-object-lock-legal-hold", HeaderValue::from_static("ON"));
+    // Not returned "if the specified version of this object has never had a legal hold applied" (HeadObject).
+    if version.legal_hold_said {
+        let status = if version.legal_hold { "ON" } else { "OFF" };
+        headers.insert("x-amz-object-lock-legal-hold", HeaderValue::from_static(status));
     }
 }
 

@@ -140,6 +140,9 @@ fn read_retention(document: &Element) -> Result<Option<Retention>, S3Error> {
 pub(crate) async fn get_legal_hold(cx: &Context) -> Answer {
     let (bucket, found) = readable(cx, Action::GetObjectLegalHold, false).await?;
     check_enabled(&bucket)?;
+    if !found.version.legal_hold_said {
+        return Err(S3Code::NoSuchObjectLockConfiguration.into());
+    }
     Ok(xml(Writer::document("LegalHold", Namespace::S3, |xml| {
         xml.text("Status", if found.version.legal_hold { "ON" } else { "OFF" });
     })))
