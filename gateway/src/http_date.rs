@@ -26,9 +26,16 @@ pub fn format_http(at: TimestampMicros) -> String {
 }
 
 /// Reads an HTTP date in any of the three forms of RFC 9110, in whole seconds. `None` if it is none of them: RFC 9110
-/// says that a conditional header with an invalid date is ignored.
+/// says that a conditional header with an invalid date is ignored. The zone may also be written as in mail (RFC 5322,
+/// section 3.3): botocore signs such a `Date`.
 pub fn parse_http(text: &str) -> Option<TimestampMicros> {
-    let at = httpdate::parse_http_date(text.trim()).ok()?;
+    let text = text.trim();
+    let in_utc = ["-0000", "+0000", "UTC"].into_iter().find_map(|zone| text.strip_suffix(zone));
+    let at = match in_utc {
+        Some(rest) => httpdate::parse_http_date(&format!("{rest}GMT")),
+        None => httpdate::parse_http_date(text),
+    };
+    let at = at.ok()?;
     Some(TimestampMicros::from_secs(at.duration_since(UNIX_EPOCH).ok()?.as_secs()))
 }
 
@@ -76,6 +83,8 @@ mod tests {
         let secs = TimestampMicros::from_secs(AT.as_secs());
         assert_eq!(parse_http("Fri, 24 May 2013 00:00:00 GMT"), Some(secs));
         assert_eq!(parse_http("Friday, 24-May-13 00:00:00 GMT"), Some(secs));
+        assert_eq!(parse_http("Fri, 24 May 2013 00:00:00 -0000"), Some(secs));
+        assert_eq!(parse_http("Fri, 24 May 2013 00:00:00 +0200"), None);
         assert_eq!(parse_iso8601("2013-05-24T02:00:00+02:00"), Some(secs));
         assert_eq!(parse_iso8601("2013-05-24T00:00:00.123456Z"), Some(AT));
         assert_eq!(parse_basic("20130524T000000Z"), Some(secs));
