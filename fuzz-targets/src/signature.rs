@@ -177,7 +177,8 @@ fn meaning(parts: &Parts) -> Meaning {
     names.sort_unstable();
     Meaning {
         method: parts.method.to_string(),
-        path: decode(parts.uri.path().as_bytes(), false),
+        // RFC 9110, section 4.2.3: an empty path is a slash.
+        path: decode(Some(parts.uri.path()).filter(|path| !path.is_empty()).unwrap_or("/").as_bytes(), false),
         query: pairs(parts),
         // In a canonical request, AWS's included, an empty header and none are the same.
         headers: names
