@@ -167,7 +167,6 @@ fn id_text(id: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
     use valv_lifecycle::{Expiration, Filter, FilterForm, MinimumSize, Rule, Scope, SizeBounds, Status};
 
     fn rules(id: &str, expiration: Expiration) -> Arc<Configuration> {
