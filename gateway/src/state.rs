@@ -10,18 +10,20 @@ use crate::error::{S3Code, S3Error};
 use crate::host::{HostConfig, Query, Target, request_host};
 use crate::lifecycle::LifecycleRules;
 use crate::metrics::Metrics;
+use crate::moved_headers;
 use crate::namespaces::{NamespaceConfig, Namespaces};
 use crate::ops::context::Request as ContextRequest;
 use crate::ops::cors::CrossOrigin;
 use crate::ops::{self, Answer, Context};
-use crate::payload::{Payload, PayloadConfig};
+use crate::payload::{Payload, PayloadConfig, PayloadMode};
 use crate::router::{self, Operation};
 use crate::server::{ConnInfo, Handler};
+use crate::sigv2;
 use crate::sigv4::{SigV4Config, authenticate};
 use async_trait::async_trait;
-use http::header::RETRY_AFTER;
+use http::header::{AUTHORIZATION, RETRY_AFTER};
 use http::request::Parts;
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
 use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -305,6 +307,8 @@ fn respond(error: S3Error, conn: &ConnInfo, is_head: bool) -> Response<ResponseB
 struct Named {
     target: Target,
     query: Query,
+    /// The headers with those that a presigned URL's maker moved into the query, if there are any.
+    moved: Option<HeaderMap>,
     /// Told only after authentication: a stranger learns nothing, not even what is implemented.
     operation: Result<Operation, S3Error>,
 }
@@ -313,8 +317,10 @@ impl Named {
     fn read(shared: &Shared, parts: &Parts) -> Result<Self, S3Error> {
         let target = shared.hosts.target(parts)?;
         let query = Query::parse(parts.uri.query().unwrap_or_default())?;
-        let operation = router::route(&parts.method, &target, &query, &parts.headers);
-        Ok(Self { target, query, operation })
+        let is_presigned = query.has("X-Amz-Signature") || sigv2::is_presigned(&query);
+        let moved = if is_presigned { moved_headers::merged(&query, &parts.headers)? } else { None };
+        let operation = router::route(&parts.method, &target, &query, moved.as_ref().unwrap_or(&parts.headers));
+        Ok(Self { target, query, moved, operation })
     }
 
     async fn answer(self, shared: &Arc<Shared>, parts: Parts, body: RequestBody, conn: ConnInfo) -> Answer {
@@ -350,14 +356,24 @@ impl Named {
             parts.headers = form.headers;
             (form.identity, Operation::PostObject, form.target, form.payload)
         } else {
-            let authentication = authenticate(&shared.sigv4, &parts, &*shared.principals, now).await?;
-            let identity = authentication.identity;
+            let is_v2 = sigv2::is_presigned(&self.query) && !parts.headers.contains_key(AUTHORIZATION);
+            let (identity, mode) = if is_v2 {
+                let secrets = &*shared.principals;
+                let identity = sigv2::authenticate(&parts, &self.query, &self.target, secrets, now).await?;
+                (Some(identity), PayloadMode::Unsigned)
+            } else {
+                let authentication = authenticate(&shared.sigv4, &parts, &*shared.principals, now).await?;
+                (authentication.identity, authentication.payload)
+            };
+            if let Some(headers) = self.moved {
+                parts.headers = headers;
+            }
             let operation = match (&identity, self.operation) {
                 (_, Ok(operation)) => operation,
                 (Some(_), Err(error)) => return Err(error),
                 (None, Err(_)) => return Err(S3Code::AccessDenied.into()),
             };
-            let payload = Payload::new(authentication.payload, &parts.headers, body, shared.config.payload)?;
+            let payload = Payload::new(mode, &parts.headers, body, shared.config.payload)?;
             (identity, operation, self.target, payload)
         };
         let namespace = match &identity {

@@ -393,9 +393,9 @@ REFUSED = {
     "no key": (without("key"), (400, "InvalidArgument", missing("key"))),
     "an empty key": (changed("key", ""), (400, "InvalidArgument", "")),
     "a long key": (changed("key", "k" * 1025), (400, "KeyTooLongError", "")),
-    "signature version 2": (
+    "a wrong signature of version 2": (
         lambda b: {"key": "k", "AWSAccessKeyId": ACCESS_KEY, "policy": "e30=", "signature": "x"},
-        (400, "InvalidRequest", "Please use AWS4-HMAC-SHA256."),
+        (403, "SignatureDoesNotMatch", ""),
     ),
     "no signature at all": (lambda b: {"key": "k"}, (403, "AccessDenied", "")),
     "metadata that is too long": (

@@ -97,19 +97,22 @@ impl Keys<'_> {
             "versionid" => return self.query("versionId"),
             "if-match" => return self.header(IF_MATCH.as_str()),
             "if-none-match" => return self.header(IF_NONE_MATCH.as_str()),
-            "signatureversion" => {
-                asker.identity.as_ref()?;
-                Cow::Borrowed("AWS4-HMAC-SHA256")
-            }
+            "signatureversion" => match asker.identity.as_ref()?.signed_by {
+                SignedBy::Header | SignedBy::Presigned | SignedBy::FormPolicy => Cow::Borrowed("AWS4-HMAC-SHA256"),
+                SignedBy::PresignedV2 | SignedBy::FormPolicyV2 => Cow::Borrowed("AWS"),
+            },
             "signatureage" => {
                 let signed = asker.identity.as_ref()?;
+                if matches!(signed.signed_by, SignedBy::PresignedV2 | SignedBy::FormPolicyV2) {
+                    return None;
+                }
                 let age_micros = asker.now.0.saturating_sub(signed.signed_at.0);
                 Cow::Owned((age_micros / 1_000).to_string())
             }
             "authtype" => match asker.identity.as_ref()?.signed_by {
                 SignedBy::Header => Cow::Borrowed("REST-HEADER"),
-                SignedBy::Presigned => Cow::Borrowed("REST-QUERY-STRING"),
-                SignedBy::FormPolicy => Cow::Borrowed("POST"),
+                SignedBy::Presigned | SignedBy::PresignedV2 => Cow::Borrowed("REST-QUERY-STRING"),
+                SignedBy::FormPolicy | SignedBy::FormPolicyV2 => Cow::Borrowed("POST"),
             },
             "object-lock-mode" => return self.header("x-amz-object-lock-mode"),
             "object-lock-retain-until-date" => return self.header("x-amz-object-lock-retain-until-date"),

@@ -140,9 +140,11 @@ impl PostPolicy {
     }
 }
 
-/// Fields that need no condition: "except x-amz-signature, file, policy, and field names that have an x-ignore- prefix".
+/// Fields that need no condition: "except x-amz-signature, file, policy, and field names that have an x-ignore- prefix", and
+/// version 2's AWSAccessKeyId and signature.
 fn is_exempt(name: &str) -> bool {
-    matches!(name, "x-amz-signature" | "file" | "policy") || name.starts_with("x-ignore-")
+    matches!(name, "x-amz-signature" | "file" | "policy" | "awsaccesskeyid" | "signature")
+        || name.starts_with("x-ignore-")
 }
 
 /// A list of content types starts with a prefix if each of them does; commas in other values mean nothing.

@@ -13,6 +13,7 @@ use crate::error::S3Error;
 use crate::form::{Boundary, FormFields, FormUpload, PostPolicy};
 use crate::host::{Target, checked_key};
 use crate::payload::{Payload, PayloadMode};
+use crate::sigv2;
 use crate::sigv4::{Identity, PolicySignature};
 use crate::state::Shared;
 use crate::xml::{Namespace, Writer, url_encode};
@@ -80,7 +81,7 @@ pub(crate) async fn read(
     let payload = Payload::new(PayloadMode::Unsigned, headers, body, shared.config.payload)?;
     let (fields, upload) = FormUpload::begin(payload, &boundary).await?;
     let key = fields.get("key").map_or_else(|| fields.required("key").map(str::as_bytes), Ok)?;
-    let identity = authenticate(shared, &fields).await?;
+    let identity = authenticate(shared, &fields, now).await?;
     let bucket = target.bucket.as_deref().unwrap_or_default();
     // A policy binds whoever sends it, also if nobody signed it.
     let range = match fields.text("policy")? {
@@ -95,17 +96,17 @@ pub(crate) async fn read(
 
 /// Whose signature the form carries. A form with none of the fields of a signature is anonymous; with some of them it must
 /// have all.
-async fn authenticate(shared: &Shared, fields: &FormFields) -> Result<Option<Identity>, S3Error> {
+async fn authenticate(shared: &Shared, fields: &FormFields, now: TimestampMicros) -> Result<Option<Identity>, S3Error> {
     const FIELDS: [&str; 5] =
         ["x-amz-algorithm", "x-amz-credential", "x-amz-date", "x-amz-signature", "x-amz-security-token"];
     if FIELDS.iter().all(|name| fields.get(name).is_none()) {
-        // Version 2: HMAC-SHA1 over the same policy.
-        return match ["awsaccesskeyid", "signature"].iter().any(|name| fields.get(name).is_some()) {
-            true => Err(S3Error::invalid_request(
-                "The authorization mechanism you have provided is not supported. Please use AWS4-HMAC-SHA256.",
-            )),
-            false => Ok(None),
-        };
+        if ["awsaccesskeyid", "signature"].iter().all(|name| fields.get(name).is_none()) {
+            return Ok(None);
+        }
+        let (id, signature) = (fields.required("AWSAccessKeyId")?, fields.required("Signature")?);
+        return sigv2::verify_policy(id, fields.required("Policy")?, signature, &*shared.principals, now)
+            .await
+            .map(Some);
     }
     let signature = PolicySignature {
         algorithm: fields.required("X-Amz-Algorithm")?,

@@ -94,6 +94,10 @@ pub enum SignedBy {
     Presigned,
     /// By the signature over its form's policy.
     FormPolicy,
+    /// In its URL, by version 2.
+    PresignedV2,
+    /// By a version 2 signature over its form's policy.
+    FormPolicyV2,
 }
 
 /// Who signed a request. The signature was right when this was made.
