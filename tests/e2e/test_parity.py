@@ -190,6 +190,23 @@ def test_checksums_that_no_body_can_have_are_bad_digests(s3, bucket):
     assert outcome(s3.complete_multipart_upload, **{**named, "Key": "other"}) == (400, "MalformedXML")
 
 
+def test_an_empty_tag_set_is_none(s3, bucket):
+    for tags in ([{"Key": "k", "Value": "v"}], []):
+        s3.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": tags})
+    assert outcome(s3.get_bucket_tagging, Bucket=bucket) == (404, "NoSuchTagSet")
+
+
+def test_an_upload_without_parts_is_listed_and_a_missing_one_named(s3, bucket):
+    named, _ = uploaded(s3, bucket, "k", [])
+    listed = s3.list_parts(**named)
+    assert (listed["PartNumberMarker"], listed["NextPartNumberMarker"], listed["IsTruncated"]) == (0, 0, False)
+    s3.abort_multipart_upload(**named)
+    with pytest.raises(ClientError) as error:
+        s3.list_parts(**named)
+    assert error.value.response["Error"]["Code"] == "NoSuchUpload"
+    assert error.value.response["Error"]["UploadId"] == named["UploadId"]
+
+
 def test_a_legal_hold_that_never_was_is_told_from_one_released(s3, bucket):
     locked = f"{bucket}-locked"
     s3.create_bucket(Bucket=locked, ObjectLockEnabledForBucket=True)

@@ -36,7 +36,7 @@ pub(crate) mod token;
 pub(crate) use context::Context;
 
 use crate::body::ResponseBody;
-use crate::error::S3Error;
+use crate::error::{S3Code, S3Error};
 use crate::payload::Payload;
 use crate::router::Operation;
 use http::header::CONTENT_TYPE;
@@ -47,6 +47,17 @@ pub(crate) type Answer = Result<Response<ResponseBody>, S3Error>;
 
 /// Runs the operation that the router found.
 pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
+    dispatch(cx, payload).await.map_err(|error| {
+        // S3 names the upload that it does not know.
+        let is_unnamed = error.code() == S3Code::NoSuchUpload && error.extra("UploadId").is_none();
+        match cx.query.get("uploadId") {
+            Ok(Some(id)) if is_unnamed => error.with_extra("UploadId", id),
+            _ => error,
+        }
+    })
+}
+
+async fn dispatch(cx: &Context, payload: Payload) -> Answer {
     use Operation::*;
     match cx.operation {
         ListBuckets => bucket::list(cx).await,

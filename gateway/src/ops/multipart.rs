@@ -226,9 +226,7 @@ pub(crate) async fn list_parts(cx: &Context) -> Answer {
         }
         xml.text("StorageClass", "STANDARD");
         xml.value("PartNumberMarker", after);
-        if let Some(last) = list.parts.last() {
-            xml.value("NextPartNumberMarker", last.number);
-        }
+        xml.value("NextPartNumberMarker", list.parts.last().map_or(0, |last| last.number));
         xml.value("MaxParts", limit);
         if encoding == Encoding::Url {
             xml.text("EncodingType", "url");

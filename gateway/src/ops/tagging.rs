@@ -196,9 +196,15 @@ pub(crate) async fn put_bucket(cx: &Context, mut payload: Payload) -> Answer {
     let bucket = cx.bucket(Action::PutBucketTagging).await?;
     let given = cx.xml_body(&mut payload, "Tagging", TAGGING_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let tags = read_tags(&given, BUCKET_TAGS_MAX)?;
-    let body = document(&tags).into_bytes();
-    let document = BucketDocument { kind: BucketDocumentKind::Tagging, body };
-    update_bucket(cx, &bucket, BucketChange::SetDocument(document)).await?;
+    // A set without tags is none: S3 answers NoSuchTagSet after it.
+    let change = match tags.is_empty() {
+        true => BucketChange::RemoveDocument(BucketDocumentKind::Tagging),
+        false => {
+            let body = document(&tags).into_bytes();
+            BucketChange::SetDocument(BucketDocument { kind: BucketDocumentKind::Tagging, body })
+        }
+    };
+    update_bucket(cx, &bucket, change).await?;
     Ok(no_content())
 }
 
