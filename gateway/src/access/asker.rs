@@ -1,16 +1,18 @@
 //! Who asks, from where, and with which words: everything about a request that a decision may look at.
 
-use super::rules::ObjectFacts;
+use super::rules::About;
 use crate::host::Query;
 use crate::http_date;
-use crate::ops::headers::parse_tagging_header;
+use crate::ops::copy::normal_copy_source;
+use crate::ops::headers::{parse_tagging_header, retention_mode_name};
+use crate::router::Operation;
 use crate::sigv4::{Identity, SignedBy};
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH, REFERER, USER_AGENT};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use valv_metadata_api::Bucket;
+use valv_metadata_api::{Bucket, VersionSelector};
 use valv_policy::ConditionKeys;
 use valv_types::TimestampMicros;
 
@@ -19,6 +21,7 @@ use valv_types::TimestampMicros;
 pub(crate) struct Asker {
     /// Who signed; `None` for an anonymous request.
     pub(crate) identity: Option<Identity>,
+    pub(crate) operation: Operation,
     pub(crate) peer: SocketAddr,
     pub(crate) is_tls: bool,
     pub(crate) headers: Arc<HeaderMap>,
@@ -35,10 +38,9 @@ impl Asker {
 }
 
 /// Condition keys that are request headers of the same name ("Amazon S3 condition keys" of the user guide).
-const HEADER_KEYS: [&str; 15] = [
+const HEADER_KEYS: [&str; 14] = [
     "x-amz-acl",
     "x-amz-content-sha256",
-    "x-amz-copy-source",
     "x-amz-grant-full-control",
     "x-amz-grant-read",
     "x-amz-grant-read-acp",
@@ -53,10 +55,13 @@ const HEADER_KEYS: [&str; 15] = [
     "x-amz-website-redirect-location",
 ];
 
-/// The condition keys of one request, as far as they are known for `object`.
+/// The condition keys of one request, as far as they are known for what it is about.
+///
+/// A value counts only where the operation acts on it. A word that does nothing could say whatever a condition wants to
+/// hear: a `prefix` beside a GET of a key, tags in a header beside those of a body.
 pub(crate) struct Keys<'a> {
     pub(crate) asker: &'a Asker,
-    pub(crate) object: Option<&'a ObjectFacts>,
+    pub(crate) about: &'a About,
     /// When the decision is made, for `aws:CurrentTime`: a transfer is judged again while it runs.
     pub(crate) now: TimestampMicros,
 }
@@ -71,10 +76,79 @@ impl Keys<'_> {
         Some(vec![String::from_utf8_lossy(self.asker.query.get_bytes(name)?)])
     }
 
-    /// Tags that the request gives a new object.
+    /// Tags that the request gives an object.
     fn request_tags(&self) -> Vec<(String, String)> {
+        match self.asker.operation {
+            Operation::PutObjectTagging => return self.about.given.tags.clone(),
+            // The copy gets its source's; the header is ignored.
+            Operation::CopyObject
+                if self.header("x-amz-tagging-directive").is_none_or(|values| values != ["REPLACE"]) =>
+            {
+                return Vec::new();
+            }
+            _ => {}
+        }
         let header = self.asker.headers.get("x-amz-tagging");
         header.and_then(|header| parse_tagging_header(header.as_bytes()).ok()).unwrap_or_default()
+    }
+
+    fn version(&self) -> Option<String> {
+        match self.about.version {
+            VersionSelector::Current => None,
+            VersionSelector::Null => Some("null".to_owned()),
+            VersionSelector::Id(id) => Some(id.to_string()),
+        }
+    }
+
+    /// What is said of retention and hold: by the body of the operations that change them, by headers elsewhere.
+    fn lock(&self, name: &str) -> Option<Vec<Cow<'_, str>>> {
+        let given = &self.about.given;
+        let is_in_body = matches!(self.asker.operation, Operation::PutObjectRetention | Operation::PutObjectLegalHold);
+        let until = match (is_in_body, given.retention) {
+            (true, retention) => retention.map(|retention| retention.until),
+            (false, _) => {
+                let header = self.asker.headers.get("x-amz-object-lock-retain-until-date");
+                header.and_then(|header| http_date::parse_iso8601(header.to_str().ok()?))
+            }
+        };
+        let text: Cow<'_, str> = match name {
+            "object-lock-remaining-retention-days" => {
+                const MICROS_PER_DAY: u64 = 24 * 60 * 60 * 1_000_000;
+                // A day begun is a day: who asks for ten days has not asked for nine because the request took a second.
+                until?.0.saturating_sub(self.now.0).div_ceil(MICROS_PER_DAY).to_string().into()
+            }
+            "object-lock-mode" if is_in_body => retention_mode_name(given.retention?.mode).into(),
+            "object-lock-retain-until-date" if is_in_body => http_date::format_iso8601(until?).into(),
+            "object-lock-legal-hold" if is_in_body => if given.legal_hold? { "ON" } else { "OFF" }.into(),
+            "object-lock-mode" => return self.header("x-amz-object-lock-mode"),
+            "object-lock-retain-until-date" => return self.header("x-amz-object-lock-retain-until-date"),
+            "object-lock-legal-hold" => return self.header("x-amz-object-lock-legal-hold"),
+            _ => return None,
+        };
+        Some(vec![text])
+    }
+
+    /// Whether the request makes an object, which the beginnings of a multipart upload don't: for policies that demand
+    /// conditional writes ("Enforce conditional writes on Amazon S3 buckets").
+    fn creates_object(&self) -> Option<bool> {
+        match self.asker.operation {
+            Operation::PutObject
+            | Operation::PostObject
+            | Operation::CopyObject
+            | Operation::CompleteMultipartUpload => Some(true),
+            Operation::CreateMultipartUpload | Operation::UploadPart | Operation::UploadPartCopy => Some(false),
+            _ => None,
+        }
+    }
+
+    fn is_listing(&self) -> bool {
+        matches!(
+            self.asker.operation,
+            Operation::ListObjects
+                | Operation::ListObjectsV2
+                | Operation::ListObjectVersions
+                | Operation::ListMultipartUploads
+        )
     }
 
     fn aws(&self, name: &str) -> Option<Vec<Cow<'_, str>>> {
@@ -93,8 +167,10 @@ impl Keys<'_> {
     fn s3(&self, name: &str, original: &str) -> Option<Vec<Cow<'_, str>>> {
         let asker = self.asker;
         let text = match name {
-            "prefix" | "delimiter" | "max-keys" => return self.query(name),
-            "versionid" => return self.query("versionId"),
+            "prefix" | "delimiter" | "max-keys" => return self.query(name).filter(|_| self.is_listing()),
+            "versionid" => Cow::Owned(self.version()?),
+            "x-amz-copy-source" => Cow::Owned(normal_copy_source(asker.headers.get(name)?.as_bytes())),
+            "objectcreationoperation" => Cow::Owned(self.creates_object()?.to_string()),
             "if-match" => return self.header(IF_MATCH.as_str()),
             "if-none-match" => return self.header(IF_NONE_MATCH.as_str()),
             "signatureversion" => match asker.identity.as_ref()?.signed_by {
@@ -114,16 +190,14 @@ impl Keys<'_> {
                 SignedBy::Presigned | SignedBy::PresignedV2 => Cow::Borrowed("REST-QUERY-STRING"),
                 SignedBy::FormPolicy | SignedBy::FormPolicyV2 => Cow::Borrowed("POST"),
             },
-            "object-lock-mode" => return self.header("x-amz-object-lock-mode"),
-            "object-lock-retain-until-date" => return self.header("x-amz-object-lock-retain-until-date"),
-            "object-lock-legal-hold" => return self.header("x-amz-object-lock-legal-hold"),
+            _ if name.starts_with("object-lock-") => return self.lock(name),
             "requestobjecttagkeys" => {
                 let keys: Vec<_> = self.request_tags().into_iter().map(|(key, _)| Cow::Owned(key)).collect();
                 return if keys.is_empty() { None } else { Some(keys) };
             }
             _ if name.starts_with("existingobjecttag/") => {
                 let key = original.split_once('/')?.1;
-                let (_, value) = self.object?.tags.iter().find(|(tag, _)| tag == key)?;
+                let (_, value) = self.about.object.as_ref()?.tags.iter().find(|(tag, _)| tag == key)?;
                 Cow::Borrowed(value.as_str())
             }
             _ if name.starts_with("requestobjecttag/") => {

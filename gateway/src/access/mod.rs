@@ -15,7 +15,7 @@ mod watch;
 pub use action::Action;
 pub(crate) use asker::Asker;
 pub use principals::Principals;
-pub(crate) use rules::{About, ObjectFacts, Rules, RulesCache, read_ownership, read_public_access_block};
+pub(crate) use rules::{About, Given, ObjectFacts, Rules, RulesCache, read_ownership, read_public_access_block};
 pub(crate) use watch::{AccessWatch, Judged};
 
 use crate::error::{S3Code, S3Error};
@@ -118,7 +118,7 @@ impl Question<'_> {
             action: self.action.name(),
             bucket: &self.bucket.name,
             key: self.about.key.as_ref().map(ObjectKey::as_bytes),
-            keys: &Keys { asker: self.asker, object: self.about.object.as_ref(), now: self.now },
+            keys: &Keys { asker: self.asker, about: self.about, now: self.now },
             policy: self.rules.policy.as_ref(),
             ownership: self.rules.ownership,
             public_access_block: self.rules.public_access_block,

@@ -7,7 +7,8 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use valv_metadata_api::{
-    Bucket, BucketDocumentKind, FoundObject, GetBucketDocument, Metadata, MetadataError, ObjectKey,
+    Bucket, BucketDocumentKind, FoundObject, GetBucketDocument, Metadata, MetadataError, ObjectKey, Retention,
+    VersionSelector,
 };
 use valv_policy::{Acl, ObjectOwnership, Policy, PublicAccessBlock};
 use valv_types::BucketId;
@@ -179,10 +180,23 @@ pub(crate) struct ObjectFacts {
     pub(crate) tags: Vec<(String, String)>,
 }
 
-/// What an action is about, besides a bucket.
+/// What a request's body gives an object that exists, for operations that say it there. Their headers of the same meaning
+/// change nothing, so they must not satisfy a condition either.
 #[derive(Debug, Clone, Default)]
+pub(crate) struct Given {
+    pub(crate) tags: Vec<(String, String)>,
+    pub(crate) retention: Option<Retention>,
+    pub(crate) legal_hold: Option<bool>,
+}
+
+/// What an action is about, besides a bucket.
+#[derive(Debug, Clone)]
 pub(crate) struct About {
     pub(crate) key: Option<ObjectKey>,
+    /// Which version: of the object that is judged, be it named by the query, a body's line or a copy's source.
+    pub(crate) version: VersionSelector,
+    /// What the request's body gives the object.
+    pub(crate) given: Given,
     /// What is known of the object: rights that its ACL or its tags give need it.
     pub(crate) object: Option<ObjectFacts>,
     /// The canonical id of who began the multipart upload.
@@ -193,6 +207,23 @@ impl About {
     /// Some key, of which nothing else is known.
     pub(crate) fn key(key: Option<&ObjectKey>) -> Self {
         Self { key: key.cloned(), ..Self::default() }
+    }
+
+    /// A version of a key.
+    pub(crate) fn version(key: &ObjectKey, version: VersionSelector) -> Self {
+        Self { version, ..Self::key(Some(key)) }
+    }
+}
+
+impl Default for About {
+    fn default() -> Self {
+        Self {
+            key: None,
+            version: VersionSelector::Current,
+            given: Given::default(),
+            object: None,
+            upload_initiator: None,
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::host::Query;
+use crate::router::Operation;
 use crate::sigv4::{Identity, SignedBy};
 use async_trait::async_trait;
 use http::HeaderMap;
@@ -9,8 +10,8 @@ use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use valv_metadata_api::{
-    AccessGrant, BucketDocument, BucketDocumentKind, Client, Metadata, MetadataError, Request, Response, Secret,
-    Transport, User, Versioning,
+    AccessGrant, BucketDocument, BucketDocumentKind, Client, Metadata, MetadataError, Request, Response, Retention,
+    RetentionMode, Secret, Transport, User, VersionSelector, Versioning,
 };
 use valv_policy::ConditionKeys as _;
 use valv_types::{AccessKeyId, BucketId, Layout, NamespaceId, PoolId, ProjectId, UserId};
@@ -43,6 +44,7 @@ pub(super) fn asker(grant: Option<AccessGrant>) -> Asker {
     });
     Asker {
         identity,
+        operation: Operation::GetObject,
         peer: ([192, 0, 2, 1], 1234).into(),
         is_tls: false,
         headers: Arc::new(HeaderMap::new()),
@@ -210,7 +212,9 @@ fn condition_keys_come_from_the_request() {
     asker.headers = Arc::new(headers);
     asker.query = Arc::new(Query::parse("prefix=x%2F&versionId=null&max-keys=7").expect("query"));
     let object = ObjectFacts { tags: vec![("Site".to_owned(), "Lund".to_owned())], ..ObjectFacts::default() };
-    let keys = Keys { asker: &asker, object: Some(&object), now: asker.now };
+    asker.operation = Operation::ListObjectsV2;
+    let about = About { object: Some(object), version: VersionSelector::Null, ..About::default() };
+    let keys = Keys { asker: &asker, about: &about, now: asker.now };
     for (key, expected) in [
         ("aws:sourceip", Some("192.0.2.1")),
         ("aws:securetransport", Some("false")),
@@ -237,6 +241,58 @@ fn condition_keys_come_from_the_request() {
     }
     let tags = keys.values("s3:requestobjecttagkeys").expect("tags");
     assert_eq!(tags, ["a", "B"]);
+}
+
+#[test]
+fn words_that_do_nothing_satisfy_no_condition() {
+    let mut asker = asker(None);
+    let mut headers = HeaderMap::new();
+    for (name, value) in [
+        ("x-amz-tagging", "a=header"),
+        ("x-amz-object-lock-mode", "GOVERNANCE"),
+        ("x-amz-object-lock-retain-until-date", "2023-11-24T22:13:20Z"),
+        ("x-amz-object-lock-legal-hold", "OFF"),
+        ("x-amz-copy-source", "/b%2Fk%20x?versionId=null"),
+    ] {
+        headers.insert(name, value.parse().expect("value"));
+    }
+    asker.headers = Arc::new(headers);
+    asker.query = Arc::new(Query::parse("prefix=open%2F&delimiter=x&max-keys=1&versionId=mine").expect("query"));
+    // The start of the asker's request, and a hundred days later.
+    let until = TimestampMicros::from_secs(1_700_000_000 + 100 * 24 * 60 * 60);
+    let given = Given {
+        tags: vec![("a".to_owned(), "body".to_owned())],
+        retention: Some(Retention { mode: RetentionMode::Compliance, until }),
+        legal_hold: Some(true),
+    };
+    let about = About { given, ..About::default() };
+    let days = "s3:object-lock-remaining-retention-days";
+    for (operation, key, expected) in [
+        (Operation::ListObjects, "s3:prefix", Some("open/")),
+        (Operation::GetObject, "s3:prefix", None),
+        (Operation::HeadObject, "s3:max-keys", None),
+        (Operation::GetObject, "s3:delimiter", None),
+        (Operation::GetObject, "s3:versionid", None),
+        (Operation::PutObject, "s3:requestobjecttag/a", Some("header")),
+        (Operation::PutObjectTagging, "s3:requestobjecttag/a", Some("body")),
+        (Operation::CopyObject, "s3:requestobjecttag/a", None),
+        (Operation::PutObject, "s3:object-lock-mode", Some("GOVERNANCE")),
+        (Operation::PutObject, days, Some("10")),
+        (Operation::PutObject, "s3:object-lock-legal-hold", Some("OFF")),
+        (Operation::PutObjectRetention, "s3:object-lock-mode", Some("COMPLIANCE")),
+        (Operation::PutObjectRetention, days, Some("100")),
+        (Operation::PutObjectRetention, "s3:object-lock-retain-until-date", Some("2024-02-22T22:13:20.000Z")),
+        (Operation::PutObjectLegalHold, "s3:object-lock-legal-hold", Some("ON")),
+        (Operation::CopyObject, "s3:x-amz-copy-source", Some("b/k x?versionId=null")),
+        (Operation::PutObject, "s3:objectcreationoperation", Some("true")),
+        (Operation::UploadPart, "s3:objectcreationoperation", Some("false")),
+        (Operation::GetObject, "s3:objectcreationoperation", None),
+    ] {
+        asker.operation = operation;
+        let keys = Keys { asker: &asker, about: &about, now: asker.now };
+        let found = keys.values(key).map(|values| values.join(","));
+        assert_eq!(found.as_deref(), expected, "{operation:?} {key}");
+    }
 }
 
 #[tokio::test]

@@ -277,7 +277,7 @@ pub(crate) async fn put_object(cx: &Context, mut payload: Payload) -> Answer {
     let shown = if rules.ownership.has_acls() {
         let acl = list_of(cx, wanted, owner, bucket_owner, Target::Object).await?;
         check_public(&acl, rules.public_access_block)?;
-        update_version(cx, &bucket, VersionChange::Acl(kept(&acl))).await?.shown
+        update_version(cx, &bucket, &found, VersionChange::Acl(kept(&acl))).await?.shown
     } else {
         check_disabled(&wanted, owner)?;
         found.shown

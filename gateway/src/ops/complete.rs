@@ -204,7 +204,9 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
     let bucket = cx.bucket(Action::PutObject).await?;
     let key = cx.key()?.clone();
 
+    let mut watch = cx.watch();
     let body = payload.read_all(XML_BODY_LEN_BYTES_MAX).await?;
+    watch.check().await?;
     check_md5(&cx.headers, &body)?;
     if body.trim_ascii().is_empty() {
         return Err(S3Code::MalformedXML.into());

@@ -1,7 +1,7 @@
 //! One request, as operations see it.
 
 use super::headers::text;
-use crate::access::{About, AccessWatch, Action, Asker, Judged, ObjectFacts, judge};
+use crate::access::{About, AccessWatch, Action, Asker, Given, Judged, ObjectFacts, judge};
 use crate::checksum::{BodyHasher, ExpectedDigests, WithMd5};
 use crate::error::{S3Code, S3Error};
 use crate::host::{Query, Target, check_bucket_name};
@@ -37,6 +37,8 @@ pub(crate) struct Context {
     seen_bucket: OnceLock<Bucket>,
     /// Everything that was allowed, for the watch over a transfer.
     judged: Mutex<Vec<Judged>>,
+    /// What the request's body gives its object, once it has been read.
+    given: OnceLock<Given>,
 }
 
 /// What a request is made of, for [`Context::new`].
@@ -66,6 +68,7 @@ impl Context {
         let (headers, query) = (Arc::new(headers), Arc::new(query));
         let asker = Asker {
             identity,
+            operation,
             peer: conn.peer,
             is_tls: conn.is_tls,
             headers: Arc::clone(&headers),
@@ -84,6 +87,7 @@ impl Context {
             namespace,
             seen_bucket: OnceLock::new(),
             judged: Mutex::default(),
+            given: OnceLock::new(),
         }
     }
 
@@ -148,7 +152,18 @@ impl Context {
         Ok(bucket)
     }
 
-    /// Reads the request's bucket for an operation that asks for each of many keys.
+    /// Notes what the request's body gives its object, for operations whose rights may depend on that: they read their
+    /// body, which is small, before they ask.
+    pub(crate) fn gives(&self, given: Given) {
+        let _ = self.given.set(given);
+    }
+
+    fn given(&self) -> Given {
+        self.given.get().cloned().unwrap_or_default()
+    }
+
+    /// Reads the request's bucket for an operation whose questions need its body: rights on each of many keys, or on what
+    /// the body gives.
     ///
     /// # Errors
     /// NoSuchBucket; AccessDenied if the bucket lets in nobody but members, and the asker is none.
@@ -187,12 +202,19 @@ impl Context {
         self.may_watched(action, bucket, About::key(self.target.key.as_ref())).await
     }
 
-    /// Asks for a right on one of many keys of a bucket that has been read.
+    /// Asks for a right on a version of one of many keys of a bucket that has been read.
     ///
     /// # Errors
     /// AccessDenied.
-    pub(crate) async fn may_key(&self, action: Action, bucket: &Bucket, key: &ObjectKey) -> Result<(), S3Error> {
-        judge(&self.shared.rules, &self.asker, action, bucket, &About::key(Some(key)), self.now).await
+    pub(crate) async fn may_key(
+        &self,
+        action: Action,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        version: VersionSelector,
+    ) -> Result<(), S3Error> {
+        let about = About { given: self.given(), ..About::version(key, version) };
+        judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await
     }
 
     /// Asks whether a key, or a version of it, may be removed. Of an object that exists the owner has a say against
@@ -206,7 +228,7 @@ impl Context {
         key: &ObjectKey,
         version: VersionSelector,
     ) -> Result<(), S3Error> {
-        let mut about = About::key(Some(key));
+        let mut about = About::version(key, version);
         if !self.is_member(bucket) {
             let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline: false };
             about.object = match self.shared.metadata.get_object(request).await {
@@ -217,7 +239,7 @@ impl Context {
             };
         }
         let action = Action::DeleteObject.of_version(version);
-        judge(&self.shared.rules, &self.asker, action, bucket, &about, self.now).await
+        judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await
     }
 
     /// Reads the request's bucket and asks whether `action` on the request's upload is allowed: who began an upload may
@@ -323,16 +345,20 @@ impl Context {
     ) -> Result<FoundObject, S3Error> {
         let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline };
         let found = self.shared.metadata.get_object(request).await.map_err(|error| no_such_object(error, key, version));
-        let action = action.of_version(version);
+        let about = About { given: self.given(), ..About::version(key, version) };
         if self.is_member(bucket) && self.shared.rules.knows_only_members(bucket) {
-            self.may_watched(action, bucket, About::key(Some(key))).await?;
+            self.may_watched(action.of_version(version), bucket, about).await?;
             return found;
         }
         match found {
             Ok(found) if !found.version.is_delete_marker => {
                 let facts = ObjectFacts::of(&self.shared.principals, bucket, &found).await?;
-                let about = About { object: Some(facts), ..About::key(Some(key)) };
-                self.may_watched(action, bucket, about).await?;
+                let about = About { object: Some(facts), ..about };
+                // Size, ETag and checksums are for who may read the object (AWS, GetObjectAttributes, "Permissions").
+                if action == Action::GetObjectAttributes {
+                    self.may_watched(Action::GetObject.of_version(version), bucket, about.clone()).await?;
+                }
+                self.may_watched(action.of_version(version), bucket, about).await?;
                 Ok(found)
             }
             // That a key does not exist is for those to know who may list the bucket (AWS, GetObject, "Permissions").
@@ -373,7 +399,10 @@ impl Context {
                 "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
             ));
         }
+        let mut watch = self.watch();
         let body = payload.read_all(len_bytes_max).await?;
+        // Who dawdles over a body is asked again.
+        watch.check().await?;
         let with_md5 = if expected.needs_md5() { WithMd5::Yes } else { WithMd5::No };
         let mut hasher = BodyHasher::new(with_md5, expected.algorithm());
         hasher.update(&body);

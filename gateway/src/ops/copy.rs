@@ -84,6 +84,20 @@ impl CopySource {
     }
 }
 
+/// A copy source as conditions see it: what is copied, not how the client chose to write it. Without the first slash,
+/// decoded; a version stays as it was named. What can't be read is refused before it is copied.
+pub(crate) fn normal_copy_source(header: &[u8]) -> String {
+    let header = String::from_utf8_lossy(header);
+    match CopySource::parse(&header) {
+        Err(_) => header.into_owned(),
+        Ok(source) => {
+            let key = String::from_utf8_lossy(source.key.as_bytes());
+            let version = header.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
+            format!("{}/{key}{version}", source.bucket)
+        }
+    }
+}
+
 /// The source of a copy, read and authorised.
 struct Source {
     bucket: Bucket,

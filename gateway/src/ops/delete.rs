@@ -44,7 +44,7 @@ pub(crate) async fn one(cx: &Context) -> Answer {
 pub(crate) async fn bypass(cx: &Context, bucket: &Bucket) -> Result<bool, S3Error> {
     let wants = wants_bypass(cx);
     if wants {
-        cx.may(Action::BypassGovernanceRetention, bucket).await?;
+        cx.may_key(Action::BypassGovernanceRetention, bucket, cx.key()?, cx.version()?).await?;
     }
     Ok(wants)
 }
@@ -123,7 +123,7 @@ impl Entry {
         let (selector, condition) = self.parsed.clone()?;
         cx.may_delete(bucket, &self.key, selector).await?;
         if bypass_governance {
-            cx.may_key(Action::BypassGovernanceRetention, bucket, &self.key).await?;
+            cx.may_key(Action::BypassGovernanceRetention, bucket, &self.key, selector).await?;
         }
         delete(cx, bucket, self.key.clone(), selector, bypass_governance, condition).await
     }
@@ -154,7 +154,7 @@ impl Entry {
 
 /// POST `?delete`.
 pub(crate) async fn many(cx: &Context, mut payload: Payload) -> Answer {
-    let bucket = cx.bucket_of_many().await?;
+    cx.bucket_of_many().await?;
     let document = cx.xml_body(&mut payload, "Delete", XML_BODY_LEN_BYTES_MAX, BodyDigest::Required).await?;
     let is_quiet = document.flag("Quiet")?;
     let objects: Vec<&Element> = document.all("Object").collect();
@@ -163,6 +163,8 @@ pub(crate) async fn many(cx: &Context, mut payload: Payload) -> Answer {
     }
     let entries = objects.into_iter().map(Entry::read).collect::<Result<Vec<_>, _>>()?;
     let bypass_governance = wants_bypass(cx);
+    // Again: its rules may have changed while the body came in.
+    let bucket = cx.bucket_of_many().await?;
 
     let deletes: Vec<_> = entries.into_iter().map(|entry| entry.delete(cx, &bucket, bypass_governance)).collect();
     let outcomes: Vec<_> = stream::iter(deletes).buffered(DELETES_IN_FLIGHT).collect().await;

@@ -7,7 +7,7 @@ use super::get::readable;
 use super::headers::{check_future, missing_lock_configuration, parse_retention_mode, retention_mode_name};
 use super::tagging::{update_bucket, update_version};
 use super::{Answer, status, xml};
-use crate::access::Action;
+use crate::access::{Action, Given};
 use crate::error::{S3Code, S3Error};
 use crate::http_date;
 use crate::payload::Payload;
@@ -111,15 +111,17 @@ pub(crate) async fn get_retention(cx: &Context) -> Answer {
 
 /// PUT `?retention`.
 pub(crate) async fn put_retention(cx: &Context, mut payload: Payload) -> Answer {
-    let (bucket, _) = readable(cx, Action::PutObjectRetention, false).await?;
-    check_enabled(&bucket)?;
-    let bypass_governance = bypass(cx, &bucket).await?;
+    cx.bucket_of_many().await?;
     let document = cx.xml_body(&mut payload, "Retention", LOCK_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let retention = read_retention(&document)?;
+    cx.gives(Given { retention, ..Given::default() });
+    let (bucket, found) = readable(cx, Action::PutObjectRetention, false).await?;
+    check_enabled(&bucket)?;
+    let bypass_governance = bypass(cx, &bucket).await?;
     if let Some(retention) = &retention {
         check_future(retention.until, cx.now)?;
     }
-    update_version(cx, &bucket, VersionChange::Retention { retention, bypass_governance }).await?;
+    update_version(cx, &bucket, &found, VersionChange::Retention { retention, bypass_governance }).await?;
     Ok(status(StatusCode::OK))
 }
 
@@ -150,15 +152,17 @@ pub(crate) async fn get_legal_hold(cx: &Context) -> Answer {
 
 /// PUT `?legal-hold`.
 pub(crate) async fn put_legal_hold(cx: &Context, mut payload: Payload) -> Answer {
-    let (bucket, _) = readable(cx, Action::PutObjectLegalHold, false).await?;
-    check_enabled(&bucket)?;
+    cx.bucket_of_many().await?;
     let document = cx.xml_body(&mut payload, "LegalHold", LOCK_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let is_on = match document.required("Status")?.trim() {
         "ON" => true,
         "OFF" => false,
         _ => return Err(S3Code::MalformedXML.into()),
     };
-    update_version(cx, &bucket, VersionChange::LegalHold(is_on)).await?;
+    cx.gives(Given { legal_hold: Some(is_on), ..Given::default() });
+    let (bucket, found) = readable(cx, Action::PutObjectLegalHold, false).await?;
+    check_enabled(&bucket)?;
+    update_version(cx, &bucket, &found, VersionChange::LegalHold(is_on)).await?;
     Ok(status(StatusCode::OK))
 }
 

@@ -4,7 +4,7 @@ use super::context::{BodyDigest, Context};
 use super::get::readable;
 use super::headers::{add_version, check_tags};
 use super::{Answer, no_content, status, xml};
-use crate::access::{About, Action, refuse_denied};
+use crate::access::{About, Action, Given, refuse_denied};
 use crate::error::{S3Code, S3Error};
 use crate::limits::TAGS_MAX;
 use crate::payload::Payload;
@@ -12,7 +12,7 @@ use crate::xml::{Element, Namespace, Writer, parse, url_encode};
 use http::StatusCode;
 use valv_metadata_api::{
     Bucket, BucketChange, BucketDocument, BucketDocumentKind, FoundObject, GetBucketDocument, MetadataError,
-    UpdateBucket, UpdateVersion, VersionChange,
+    UpdateBucket, UpdateVersion, VersionChange, VersionSelector,
 };
 use valv_types::CommitId;
 
@@ -81,10 +81,12 @@ pub(crate) async fn get_object(cx: &Context) -> Answer {
 
 /// PUT of an object's tags.
 pub(crate) async fn put_object(cx: &Context, mut payload: Payload) -> Answer {
-    let (bucket, _) = readable(cx, Action::PutObjectTagging, false).await?;
+    cx.bucket_of_many().await?;
     let document = cx.xml_body(&mut payload, "Tagging", TAGGING_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let tags = read_tags(&document, TAGS_MAX)?;
-    let found = set_object_tags(cx, &bucket, tags).await?;
+    cx.gives(Given { tags: tags.clone(), ..Given::default() });
+    let (bucket, found) = readable(cx, Action::PutObjectTagging, false).await?;
+    let found = update_version(cx, &bucket, &found, VersionChange::Tags(tags)).await?;
     let mut response = status(StatusCode::OK);
     add_version(response.headers_mut(), found.shown);
     Ok(response)
@@ -92,15 +94,11 @@ pub(crate) async fn put_object(cx: &Context, mut payload: Payload) -> Answer {
 
 /// DELETE of an object's tags.
 pub(crate) async fn delete_object(cx: &Context) -> Answer {
-    let (bucket, _) = readable(cx, Action::DeleteObjectTagging, false).await?;
-    let found = set_object_tags(cx, &bucket, Vec::new()).await?;
+    let (bucket, found) = readable(cx, Action::DeleteObjectTagging, false).await?;
+    let found = update_version(cx, &bucket, &found, VersionChange::Tags(Vec::new())).await?;
     let mut response = no_content();
     add_version(response.headers_mut(), found.shown);
     Ok(response)
-}
-
-async fn set_object_tags(cx: &Context, bucket: &Bucket, tags: Vec<(String, String)>) -> Result<FoundObject, S3Error> {
-    update_version(cx, bucket, VersionChange::Tags(tags)).await
 }
 
 /// Refuses to give a new object tags if the bucket's policy denies `s3:PutObjectTagging`: tags decide, where policies ask
@@ -120,13 +118,16 @@ pub(crate) async fn check_tags_allowed(
     refuse_denied(&cx.shared.rules, &cx.asker, Action::PutObjectTagging, bucket, &about, cx.now).await
 }
 
-/// Changes the version that the request names, which the caller has read and may change.
+/// Changes a version that the caller has read and may change: this one, whatever has become current since. Else somebody
+/// who owned the object yesterday could set the list of what replaces it.
 ///
 /// # Errors
-/// NoSuchKey, NoSuchVersion; AccessDenied for what a lock protects.
+/// OperationAborted if an object without versions was replaced or removed meanwhile; NoSuchVersion; AccessDenied for what a
+/// lock protects.
 pub(crate) async fn update_version(
     cx: &Context,
     bucket: &Bucket,
+    found: &FoundObject,
     change: VersionChange,
 ) -> Result<FoundObject, S3Error> {
     let selector = cx.version()?;
@@ -135,7 +136,7 @@ pub(crate) async fn update_version(
         actor: cx.actor(),
         bucket: bucket.id,
         key: key.clone(),
-        version: selector,
+        version: VersionSelector::Id(found.version.id),
         change,
         commit: CommitId::random(),
     };
@@ -145,7 +146,13 @@ pub(crate) async fn update_version(
             async move { metadata.update_version(request).await }
         })
         .await
-        .map_err(|error| super::context::no_such_object(error, &key, selector))
+        .map_err(|error| match (error, selector) {
+            (
+                MetadataError::NoSuchKey | MetadataError::NoSuchVersion,
+                VersionSelector::Current | VersionSelector::Null,
+            ) => S3Code::OperationAborted.into(),
+            (error, selector) => super::context::no_such_object(error, &key, selector),
+        })
 }
 
 /// Changes the request's bucket.
