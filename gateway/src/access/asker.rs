@@ -171,6 +171,9 @@ impl Keys<'_> {
             "versionid" => Cow::Owned(self.version()?),
             "x-amz-copy-source" => Cow::Owned(normal_copy_source(asker.headers.get(name)?.as_bytes())),
             "objectcreationoperation" => Cow::Owned(self.creates_object()?.to_string()),
+            "if-match" if asker.operation == Operation::DeleteObjects => {
+                Cow::Borrowed(self.about.given.if_match.as_deref()?)
+            }
             "if-match" => return self.header(IF_MATCH.as_str()),
             "if-none-match" => return self.header(IF_NONE_MATCH.as_str()),
             "signatureversion" => match asker.identity.as_ref()?.signed_by {

@@ -187,6 +187,8 @@ pub(crate) struct Given {
     pub(crate) tags: Vec<(String, String)>,
     pub(crate) retention: Option<Retention>,
     pub(crate) legal_hold: Option<bool>,
+    /// Which ETag an object of DeleteObjects must have.
+    pub(crate) if_match: Option<String>,
 }
 
 /// What an action is about, besides a bucket.

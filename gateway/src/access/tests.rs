@@ -252,6 +252,7 @@ fn words_that_do_nothing_satisfy_no_condition() {
         ("x-amz-object-lock-mode", "GOVERNANCE"),
         ("x-amz-object-lock-retain-until-date", "2023-11-24T22:13:20Z"),
         ("x-amz-object-lock-legal-hold", "OFF"),
+        ("if-match", "*"),
         ("x-amz-copy-source", "/b%2Fk%20x?versionId=null"),
     ] {
         headers.insert(name, value.parse().expect("value"));
@@ -264,6 +265,7 @@ fn words_that_do_nothing_satisfy_no_condition() {
         tags: vec![("a".to_owned(), "body".to_owned())],
         retention: Some(Retention { mode: RetentionMode::Compliance, until }),
         legal_hold: Some(true),
+        if_match: None,
     };
     let about = About { given, ..About::default() };
     let days = "s3:object-lock-remaining-retention-days";
@@ -284,6 +286,8 @@ fn words_that_do_nothing_satisfy_no_condition() {
         (Operation::PutObjectRetention, "s3:object-lock-retain-until-date", Some("2024-02-22T22:13:20.000Z")),
         (Operation::PutObjectLegalHold, "s3:object-lock-legal-hold", Some("ON")),
         (Operation::CopyObject, "s3:x-amz-copy-source", Some("b/k x?versionId=null")),
+        (Operation::DeleteObject, "s3:if-match", Some("*")),
+        (Operation::DeleteObjects, "s3:if-match", None),
         (Operation::PutObject, "s3:objectcreationoperation", Some("true")),
         (Operation::UploadPart, "s3:objectcreationoperation", Some("false")),
         (Operation::GetObject, "s3:objectcreationoperation", None),

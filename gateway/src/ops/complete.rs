@@ -203,6 +203,7 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
     let customer = encryption::part_key(cx, Use::Read)?;
     let bucket = cx.bucket(Action::PutObject).await?;
     let key = cx.key()?.clone();
+    cx.may_compare(&bucket, &key, &condition).await?;
 
     let mut watch = cx.watch();
     let body = payload.read_all(XML_BODY_LEN_BYTES_MAX).await?;

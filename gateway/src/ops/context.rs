@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use std::sync::{Arc, OnceLock};
 use valv_metadata_api::{
     Actor, Bucket, FoundObject, GetBucket, GetObject, GetUpload, MetadataError, ObjectKey, VersionSelector,
+    WriteCondition,
 };
 use valv_types::{NamespaceId, ProjectId, TimestampMicros, UploadId};
 
@@ -227,8 +228,10 @@ impl Context {
         bucket: &Bucket,
         key: &ObjectKey,
         version: VersionSelector,
+        condition: &WriteCondition,
     ) -> Result<(), S3Error> {
         let mut about = About::version(key, version);
+        about.given.if_match = condition.if_match.as_ref().map(|etags| etags.join(","));
         if !self.is_member(bucket) {
             let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline: false };
             about.object = match self.shared.metadata.get_object(request).await {
@@ -240,6 +243,34 @@ impl Context {
         }
         let action = Action::DeleteObject.of_version(version);
         judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await
+    }
+
+    /// Asks for the right to read what a write compares the current version with: else its outcome would tell who may
+    /// write, but not read, what the object is. That there is an object (`*`) they may learn, as in AWS ("How to perform
+    /// conditional deletes").
+    ///
+    /// # Errors
+    /// AccessDenied.
+    pub(crate) async fn may_compare(
+        &self,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        condition: &WriteCondition,
+    ) -> Result<(), S3Error> {
+        let names_one = |etags: &Option<Vec<String>>| etags.iter().flatten().any(|etag| etag != "*");
+        let compares = names_one(&condition.if_match)
+            || names_one(&condition.if_none_match)
+            || condition.if_match_modified_secs.is_some()
+            || condition.if_match_len_bytes.is_some();
+        if !compares {
+            return Ok(());
+        }
+        match self.object_in(bucket, key, Action::GetObject, VersionSelector::Current, false).await {
+            Ok(_) => Ok(()),
+            // The write will tell.
+            Err(error) if error.code() == S3Code::NoSuchKey => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads the request's bucket and asks whether `action` on the request's upload is allowed: who began an upload may

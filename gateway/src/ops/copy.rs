@@ -179,6 +179,7 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
+    cx.may_compare(&bucket, cx.key()?, &condition).await?;
     let source = Source::read(cx, true).await?;
     if source.len_bytes() > PUT_LEN_BYTES_MAX {
         return Err(S3Error::invalid_request(format!(

@@ -26,7 +26,8 @@ pub(crate) async fn one(cx: &Context) -> Answer {
     let selector = cx.version()?;
     let condition = delete_condition(&cx.headers)?;
     let bucket = cx.bucket_of_many().await?;
-    cx.may_delete(&bucket, cx.key()?, selector).await?;
+    cx.may_delete(&bucket, cx.key()?, selector, &condition).await?;
+    cx.may_compare(&bucket, cx.key()?, &condition).await?;
     let bypass_governance = bypass(cx, &bucket).await?;
     let deleted = delete(cx, &bucket, cx.key()?.clone(), selector, bypass_governance, condition).await?;
     let mut response = no_content();
@@ -121,7 +122,8 @@ impl Entry {
         bypass_governance: bool,
     ) -> Result<Deleted, S3Error> {
         let (selector, condition) = self.parsed.clone()?;
-        cx.may_delete(bucket, &self.key, selector).await?;
+        cx.may_delete(bucket, &self.key, selector, &condition).await?;
+        cx.may_compare(bucket, &self.key, &condition).await?;
         if bypass_governance {
             cx.may_key(Action::BypassGovernanceRetention, bucket, &self.key, selector).await?;
         }

@@ -31,6 +31,7 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
     let bucket = cx.bucket(Action::PutObject).await?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
+    cx.may_compare(&bucket, cx.key()?, &condition).await?;
     settle_ownership(cx, &bucket, &mut attributes).await?;
     check_tags_allowed(cx, &bucket, &attributes.tags).await?;
     let sealing = encryption::new_object(cx, &bucket, asked).await?;
