@@ -155,13 +155,13 @@ def test_ownership_controls_are_set_and_removed(main, bucket):
 def test_canned_acls(main, alt, nobody, make_bucket, canned, others):
     bucket = make_bucket()
     main.put_bucket_acl(Bucket=bucket, ACL=canned)
-    assert grants(main.get_bucket_acl(Bucket=bucket)) == [OWN, *others]
+    assert grants(main.get_bucket_acl(Bucket=bucket)) == [*others, OWN]
     main.put_object(Bucket=bucket, Key="k", Body=b"body", ACL=canned)
-    assert grants(main.get_object_acl(Bucket=bucket, Key="k")) == [OWN, *others]
+    assert grants(main.get_object_acl(Bucket=bucket, Key="k")) == [*others, OWN]
     main.put_object(Bucket=bucket, Key="p", Body=b"body")
     assert grants(main.get_object_acl(Bucket=bucket, Key="p")) == [OWN]
     main.put_object_acl(Bucket=bucket, Key="p", ACL=canned)
-    assert grants(main.get_object_acl(Bucket=bucket, Key="p")) == [OWN, *others]
+    assert grants(main.get_object_acl(Bucket=bucket, Key="p")) == [*others, OWN]
     for client, groups in ((alt, {ALL_USERS, AUTHENTICATED}), (nobody, {ALL_USERS})):
         can = {permission for group, permission in others if group in groups}
         assert may(lambda c=client: c.get_object(Bucket=bucket, Key="k")) == ("READ" in can)
@@ -385,7 +385,7 @@ def test_a_copy_has_an_acl_of_its_own(main, alt, bucket):
     main.copy_object(Bucket=bucket, Key="plain", CopySource=f"{bucket}/k")
     assert grants(main.get_object_acl(Bucket=bucket, Key="plain")) == [OWN]
     main.copy_object(Bucket=bucket, Key="open", CopySource=f"{bucket}/k", ACL="authenticated-read")
-    assert grants(main.get_object_acl(Bucket=bucket, Key="open")) == [OWN, (AUTHENTICATED, "READ")]
+    assert grants(main.get_object_acl(Bucket=bucket, Key="open")) == [(AUTHENTICATED, "READ"), OWN]
 
 
 def test_versions_have_acls_of_their_own(main, alt, bucket):
@@ -397,7 +397,7 @@ def test_versions_have_acls_of_their_own(main, alt, bucket):
     main.put_object_acl(Bucket=bucket, Key="k", VersionId=first, ACL="private")
     assert not may(lambda: alt.get_object(Bucket=bucket, Key="k", VersionId=first))
     main.put_object_acl(Bucket=bucket, Key="k", ACL="public-read")
-    assert grants(main.get_object_acl(Bucket=bucket, Key="k", VersionId=second)) == [OWN, (ALL_USERS, "READ")]
+    assert grants(main.get_object_acl(Bucket=bucket, Key="k", VersionId=second)) == [(ALL_USERS, "READ"), OWN]
     assert may(lambda: alt.get_object(Bucket=bucket, Key="k"))
 
 

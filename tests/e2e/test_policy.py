@@ -75,7 +75,7 @@ def reads(client, bucket, key="k", **options) -> bool:
 
 def test_a_policy_is_kept_as_it_came_until_it_is_deleted(main, bucket):
     refused(lambda: main.get_bucket_policy(Bucket=bucket), "NoSuchBucketPolicy", 404)
-    refused(lambda: main.get_bucket_policy_status(Bucket=bucket), "NoSuchBucketPolicy", 404)
+    assert main.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"] is False
     text = policy(statement(bucket, principal=arn("alt"), Sid="readers")) + "\n "
     answer = main.put_bucket_policy(Bucket=bucket, Policy=text)
     assert answer["ResponseMetadata"]["HTTPStatusCode"] == 204
@@ -436,3 +436,34 @@ def test_versions_need_a_right_of_their_own(main, alt, bucket):
     assert reads(alt, bucket) and not reads(alt, bucket, VersionId=version)
     main.put_bucket_policy(Bucket=bucket, Policy=policy(statement(bucket, principal=arn("alt"), action="s3:GetObjectVersion")))
     assert reads(alt, bucket, VersionId=version) and not reads(alt, bucket)
+
+
+def test_a_public_list_is_told_by_the_policy_status(main, bucket):
+    def status():
+        return main.get_bucket_policy_status(Bucket=bucket)["PolicyStatus"]["IsPublic"]
+
+    assert status() is False
+    main.put_bucket_ownership_controls(Bucket=bucket, OwnershipControls={"Rules": [{"ObjectOwnership": "ObjectWriter"}]})
+    for acl in ("public-read", "authenticated-read"):
+        main.put_bucket_acl(Bucket=bucket, ACL=acl)
+        assert status() is True
+    # Ignored lists make nothing public, and a policy for few says nothing of them.
+    main.put_bucket_policy(Bucket=bucket, Policy=policy(statement(bucket, principal=arn("alt"))))
+    assert status() is True
+    main.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration={**OPEN, "IgnorePublicAcls": True})
+    assert status() is False
+
+
+def test_a_policy_judges_encryption_headers_before_anybody_else_does(main, bucket):
+    key = "s3:x-amz-server-side-encryption"
+    others = {"StringNotEquals": {key: "AES256"}}
+    main.put_bucket_policy(
+        Bucket=bucket, Policy=policy(statement(bucket, "Deny", action="s3:PutObject", Condition=others))
+    )
+    main.put_object(Bucket=bucket, Key="k", Body=b"", ServerSideEncryption="AES256")
+    for call in (
+        lambda: main.put_object(Bucket=bucket, Key="k", Body=b"", ServerSideEncryption="AES192"),
+        lambda: main.create_multipart_upload(Bucket=bucket, Key="k", ServerSideEncryption="AES192"),
+        lambda: main.copy_object(Bucket=bucket, Key="c", CopySource=f"{bucket}/k", ServerSideEncryption="AES192"),
+    ):
+        refused(call, "AccessDenied", 403)

@@ -304,8 +304,12 @@ async fn document(cx: &Context, owner: Option<Arc<User>>, stored: Option<&Acl>) 
             &private
         }
     };
+    // Groups come first, then users, both in the order in which they were granted. AWS promises no order; outside suites
+    // count on this one, because it is Ceph's.
+    let (users, groups) =
+        acl.grants.iter().partition::<Vec<_>, _>(|grant| matches!(grant.grantee, Grantee::User { .. }));
     let mut grants = Vec::with_capacity(acl.grants.len());
-    for grant in &acl.grants {
+    for grant in groups.into_iter().chain(users) {
         let name = match &grant.grantee {
             Grantee::User { canonical_id } => display_name(cx, owner.as_deref(), canonical_id).await?,
             Grantee::AllUsers | Grantee::AuthenticatedUsers | Grantee::LogDelivery => None,

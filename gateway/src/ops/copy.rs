@@ -171,12 +171,13 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     let condition = write_condition(&cx.headers)?;
     // Judged whole, even what a COPY directive then leaves unused: a refusal beats a surprise.
     let asked = attributes(&cx.headers)?;
-    let asked_encryption = encryption::asked(cx)?;
     let algorithm = match text(&cx.headers, "x-amz-checksum-algorithm") {
         None => None,
         Some(name) => Some(checksum::parse_algorithm(name)?),
     };
     let bucket = cx.bucket(Action::PutObject).await?;
+    // After the policy, as for a PUT.
+    let asked_encryption = encryption::asked(cx)?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
     cx.may_compare(&bucket, cx.key()?, &condition).await?;

@@ -48,11 +48,12 @@ fn chosen_checksum(cx: &Context) -> Result<Option<(ChecksumAlgorithm, ChecksumTy
 /// POST `?uploads`.
 pub(crate) async fn create(cx: &Context) -> Answer {
     let mut attributes = attributes(&cx.headers)?;
-    let asked = encryption::asked(cx)?;
     let checksum = chosen_checksum(cx)?;
     // A listing of uploads may ask for encoded keys; the answer here never does, but AWS checks the parameter.
     encoding(cx)?;
     let bucket = cx.bucket(Action::PutObject).await?;
+    // After the policy, as for a PUT.
+    let asked = encryption::asked(cx)?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
     settle_ownership(cx, &bucket, &mut attributes).await?;

@@ -15,7 +15,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderValue, Response};
 use valv_metadata_api::{BucketChange, BucketDocument, BucketDocumentKind};
 use valv_policy::policy::POLICY_LEN_BYTES_MAX;
-use valv_policy::{Policy, PolicyError};
+use valv_policy::{Acl, Policy, PolicyError};
 
 /// How much is read of a policy: enough to say of a long one that it is too long.
 const BODY_LEN_BYTES_MAX: usize = 16 * POLICY_LEN_BYTES_MAX;
@@ -67,10 +67,15 @@ pub(crate) async fn delete(cx: &Context) -> Answer {
     Ok(no_content())
 }
 
-/// GET `?policyStatus`.
+/// GET `?policyStatus`: whether the bucket is public, by its policy or by its list.
+///
+/// A bucket with neither is not public. S3 itself was seen to answer that with NoSuchBucketPolicy, which its API reference
+/// does not say, and which leaves out the lists that its own "meaning of public" counts.
 pub(crate) async fn get_status(cx: &Context) -> Answer {
     let bucket = cx.bucket(Action::GetBucketPolicyStatus).await?;
     let rules = cx.shared.rules.of(&bucket).await?;
-    let policy = rules.policy.as_ref().ok_or_else(|| S3Error::no_such_document(BucketDocumentKind::Policy))?;
-    Ok(xml(Writer::document("PolicyStatus", Namespace::S3, |xml| xml.value("IsPublic", policy.is_public()))))
+    let is_policy_public = rules.policy.as_ref().is_some_and(Policy::is_public);
+    let has_lists = rules.ownership.has_acls() && !rules.public_access_block.ignore_public_acls;
+    let is_public = is_policy_public || (has_lists && rules.acl.as_ref().is_some_and(Acl::is_public));
+    Ok(xml(Writer::document("PolicyStatus", Namespace::S3, |xml| xml.value("IsPublic", is_public))))
 }

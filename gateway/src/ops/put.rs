@@ -26,9 +26,10 @@ pub(crate) async fn put(cx: &Context, payload: Payload) -> Answer {
     let expected = cx.expected_digests()?;
     let condition = write_condition(&cx.headers)?;
     let mut attributes = attributes(&cx.headers)?;
-    let asked = encryption::asked(cx)?;
     check_len(&payload)?;
     let bucket = cx.bucket(Action::PutObject).await?;
+    // After the policy, which may deny what is not even valid: it judges the headers as they came.
+    let asked = encryption::asked(cx)?;
     let lock = lock_request(&cx.headers, &bucket, cx.now)?;
     may_lock(cx, &bucket, &lock).await?;
     cx.may_compare(&bucket, cx.key()?, &condition).await?;
