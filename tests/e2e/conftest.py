@@ -9,6 +9,7 @@ import tempfile
 import pytest
 
 import harness
+import trio
 
 _servers: list[harness.Server] = []
 
@@ -97,3 +98,34 @@ def bucket(shared):
     name = f"bucket-{random.randrange(10**12):012d}"
     shared.s3().create_bucket(Bucket=name)
     return name
+
+
+@pytest.fixture(scope="module")
+def trio_server(module_folder):
+    """A server whose users main, alt and third have projects of their own in one namespace."""
+    server = harness.Server(module_folder / "trio", name="trio", config=trio.CONFIG).start()
+    yield server
+    try:
+        server.assert_clean_log()
+    finally:
+        server.kill()
+
+
+@pytest.fixture
+def main(trio_server):
+    return trio.client(trio_server, "main")
+
+
+@pytest.fixture
+def alt(trio_server):
+    return trio.client(trio_server, "alt")
+
+
+@pytest.fixture
+def third(trio_server):
+    return trio.client(trio_server, "third")
+
+
+@pytest.fixture
+def nobody(trio_server):
+    return trio.client(trio_server, None)

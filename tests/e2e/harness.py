@@ -20,6 +20,7 @@ import time
 
 import boto3
 import botocore.config
+from botocore.exceptions import ClientError
 
 REPO = pathlib.Path(__file__).resolve().parents[2]
 ACCESS_KEY = "VALVTESTACCESSKEY001"
@@ -341,6 +342,18 @@ def error_code(error) -> str:
 
 def error_status(error) -> int:
     return error.response["ResponseMetadata"]["HTTPStatusCode"]
+
+
+def refused(call, code: str = "AccessDenied", status: int | None = None, message: str = "") -> dict:
+    """The answer to a call that has to be refused."""
+    try:
+        call()
+    except ClientError as error:
+        assert error_code(error) == code, error
+        assert status is None or error_status(error) == status, error
+        assert message in str(error), error
+        return error.response
+    raise AssertionError(f"not refused, where {code} was expected")
 
 
 def empty_and_delete(s3, bucket: str):

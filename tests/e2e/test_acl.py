@@ -5,40 +5,9 @@ import random
 import pytest
 from botocore.exceptions import ClientError
 
-import harness
 import trio
-from harness import error_code, error_status
+from harness import error_code, error_status, refused
 from trio import ALL_USERS, AUTHENTICATED, ID, OPEN, arn, policy, statement
-
-
-@pytest.fixture(scope="module")
-def trio_server(module_folder):
-    server = harness.Server(module_folder / "trio", name="trio", config=trio.CONFIG).start()
-    yield server
-    try:
-        server.assert_clean_log()
-    finally:
-        server.kill()
-
-
-@pytest.fixture
-def main(trio_server):
-    return trio.client(trio_server, "main")
-
-
-@pytest.fixture
-def alt(trio_server):
-    return trio.client(trio_server, "alt")
-
-
-@pytest.fixture
-def third(trio_server):
-    return trio.client(trio_server, "third")
-
-
-@pytest.fixture
-def nobody(trio_server):
-    return trio.client(trio_server, None)
 
 
 @pytest.fixture
@@ -57,15 +26,6 @@ def make_bucket(main):
 @pytest.fixture
 def bucket(make_bucket):
     return make_bucket()
-
-
-def refused(call, code="AccessDenied", status=None):
-    with pytest.raises(ClientError) as error:
-        call()
-    assert error_code(error.value) == code, error.value
-    if status:
-        assert error_status(error.value) == status, error.value
-    return error.value.response
 
 
 def may(call) -> bool:

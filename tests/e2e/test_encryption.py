@@ -16,7 +16,7 @@ from botocore.exceptions import ClientError
 import harness
 import rawhttp
 import test_post
-from harness import MIB, error_code, error_status, md5_hex, random_bytes
+from harness import MIB, md5_hex, random_bytes, refused
 from test_secrecy import holders
 
 KEY = hashlib.sha256(b"a customer's key").digest()
@@ -52,13 +52,6 @@ def told(answer: dict) -> dict:
 
 CUSTOMER = {"SSECustomerAlgorithm": "AES256", "SSECustomerKeyMD5": b64(hashlib.md5(KEY).digest())}
 MANAGED = {"ServerSideEncryption": "AES256"}
-
-
-def refused(call, code, status, message=""):
-    with pytest.raises(ClientError) as error:
-        call()
-    assert (error_code(error.value), error_status(error.value)) == (code, status), error.value
-    assert message in str(error.value), error.value
 
 
 NOT_APPLICABLE = "The encryption parameters are not applicable to this object."

@@ -6,14 +6,8 @@ import pytest
 from botocore.exceptions import ClientError
 
 import trio
-from harness import error_code, error_status
+from harness import refused
 from rawhttp import Connection, request
-
-
-def refused(call, code, status=400):
-    with pytest.raises(ClientError) as error:
-        call()
-    assert (error_code(error.value), error_status(error.value)) == (code, status), error.value
 
 
 def test_headers_that_describe_an_object_come_back(shared, s3, bucket):

@@ -2,21 +2,12 @@
 
 import hashlib
 
-import pytest
-from botocore.exceptions import ClientError
-
 import rawhttp
-from harness import MIB, error_code, error_status
+from harness import MIB, refused
 from rawhttp import UNSIGNED, Connection, Signer, request
 
 GIB = 1 << 30
 PART = b"p" * (5 * MIB)
-
-
-def refused(call, code, status=400):
-    with pytest.raises(ClientError) as error:
-        call()
-    assert (error_code(error.value), error_status(error.value)) == (code, status), error.value
 
 
 def signed_xml(shared, method, path, query, xml):

@@ -3,15 +3,8 @@
 import hashlib
 
 import pytest
-from botocore.exceptions import ClientError
 
-from harness import MIB, error_code, error_status, random_bytes
-
-
-def refused(call, code, status):
-    with pytest.raises(ClientError) as error:
-        call()
-    assert (error_code(error.value), error_status(error.value)) == (code, status), error.value
+from harness import MIB, random_bytes, refused
 
 
 def etag_of(parts):

@@ -8,13 +8,7 @@ import datetime
 import pytest
 from botocore.exceptions import ClientError
 
-from harness import MIB, error_code, error_status
-
-
-def refused(call, code, status):
-    with pytest.raises(ClientError) as error:
-        call()
-    assert (error_code(error.value), error_status(error.value)) == (code, status), error.value
+from harness import MIB, refused
 
 
 def later(**offset):

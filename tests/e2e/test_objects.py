@@ -6,23 +6,13 @@ import random
 import zlib
 
 import pytest
-from botocore.exceptions import ClientError
 
 import harness
 import rawhttp
-from harness import MIB, error_code, error_status, md5_hex, random_bytes
+from harness import MIB, md5_hex, random_bytes, refused
 
 # Around every border: empty, inline, replicated, frame, chunk, several chunks.
 SIZES = [0, 1, 16_383, 16_384, 16_385, 65_536, 131_072, 131_073, 300_000, 8 * MIB, 8 * MIB + 1, 20 * MIB + 12_345]
-
-
-def refused(call, code, status=None):
-    with pytest.raises(ClientError) as error:
-        call()
-    assert error_code(error.value) == code, error.value
-    if status:
-        assert error_status(error.value) == status, error.value
-    return error.value.response
 
 
 @pytest.mark.parametrize("size", SIZES)

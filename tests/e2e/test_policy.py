@@ -9,40 +9,9 @@ from urllib.error import HTTPError
 import pytest
 from botocore.exceptions import ClientError
 
-import harness
 import trio
-from harness import error_code, error_status
+from harness import error_code, error_status, refused
 from trio import OPEN, arn, policy, statement
-
-
-@pytest.fixture(scope="module")
-def trio_server(module_folder):
-    server = harness.Server(module_folder / "trio", name="trio", config=trio.CONFIG).start()
-    yield server
-    try:
-        server.assert_clean_log()
-    finally:
-        server.kill()
-
-
-@pytest.fixture
-def main(trio_server):
-    return trio.client(trio_server, "main")
-
-
-@pytest.fixture
-def alt(trio_server):
-    return trio.client(trio_server, "alt")
-
-
-@pytest.fixture
-def third(trio_server):
-    return trio.client(trio_server, "third")
-
-
-@pytest.fixture
-def nobody(trio_server):
-    return trio.client(trio_server, None)
 
 
 @pytest.fixture
@@ -53,15 +22,6 @@ def bucket(main):
     main.put_public_access_block(Bucket=name, PublicAccessBlockConfiguration=OPEN)
     main.put_object(Bucket=name, Key="k", Body=b"body")
     return name
-
-
-def refused(call, code="AccessDenied", status=None):
-    with pytest.raises(ClientError) as error:
-        call()
-    assert error_code(error.value) == code, error.value
-    if status:
-        assert error_status(error.value) == status, error.value
-    return error.value.response
 
 
 def reads(client, bucket, key="k", **options) -> bool:
