@@ -95,7 +95,7 @@ def test_ownership_controls_are_set_and_removed(main, bucket):
     put("BucketOwnerEnforced")
     for _ in range(2):
         main.delete_bucket_ownership_controls(Bucket=bucket)
-    refused(get, "OwnershipControlsNotFoundError", 404)
+    assert refused(get, "OwnershipControlsNotFoundError", 404)["Error"]["BucketName"] == bucket
     # Without controls a bucket is as before there were any: its ACLs count.
     main.put_bucket_acl(Bucket=bucket, ACL="public-read")
     refused(

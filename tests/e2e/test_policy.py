@@ -203,7 +203,9 @@ def test_the_public_gets_in_only_where_nothing_blocks_it(main, alt, nobody, buck
     assert reads(alt, bucket) and not reads(nobody, bucket)
     # A new bucket blocks all of it, and one whose block was removed nothing.
     main.delete_public_access_block(Bucket=bucket)
-    refused(lambda: main.get_public_access_block(Bucket=bucket), "NoSuchPublicAccessBlockConfiguration", 404)
+    refusal = refused(lambda: main.get_public_access_block(Bucket=bucket), "NoSuchPublicAccessBlockConfiguration", 404)
+    assert refusal["Error"]["BucketName"] == bucket
+    refused(lambda: main.put_public_access_block(Bucket=bucket, PublicAccessBlockConfiguration={}), "InvalidRequest", 400)
     main.put_bucket_policy(Bucket=bucket, Policy=public)
     assert reads(nobody, bucket)
     other = f"{bucket}-new"

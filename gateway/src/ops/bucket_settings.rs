@@ -80,7 +80,7 @@ pub(crate) async fn get_public_access_block(cx: &Context) -> Answer {
     let bucket = cx.bucket(Action::GetBucketPublicAccessBlock).await?;
     let kind = BucketDocumentKind::PublicAccessBlock;
     if bucket.documents.contains(&kind) && bucket_document(cx, &bucket, kind).await?.is_empty() {
-        return Err(S3Error::no_such_document(kind));
+        return Err(S3Error::no_such_document(kind).with_extra("BucketName", bucket.name.as_str()));
     }
     Ok(xml(public_access_block(cx.shared.rules.of(&bucket).await?.public_access_block)))
 }
@@ -90,6 +90,10 @@ pub(crate) async fn put_public_access_block(cx: &Context, mut payload: Payload) 
     let bucket = cx.bucket(Action::PutBucketPublicAccessBlock).await?;
     let root = "PublicAccessBlockConfiguration";
     let document = cx.xml_body(&mut payload, root, SETTINGS_LEN_BYTES_MAX, BodyDigest::Optional).await?;
+    // AWS takes any of the switches for off if it is not there, but not all of them.
+    if document.children().is_empty() {
+        return Err(S3Error::invalid_request("Must specify at least one configuration."));
+    }
     let body = public_access_block(read_public_access_block(&document)?).into_bytes();
     let document = BucketDocument { kind: BucketDocumentKind::PublicAccessBlock, body };
     update_bucket(cx, &bucket, BucketChange::SetDocument(document)).await?;

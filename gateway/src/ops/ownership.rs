@@ -35,7 +35,7 @@ pub(crate) fn document_of(ownership: ObjectOwnership) -> BucketDocument {
 pub(crate) async fn get(cx: &Context) -> Answer {
     let bucket = cx.bucket(Action::GetBucketOwnershipControls).await?;
     if bucket.documents.contains(&KIND) && bucket_document(cx, &bucket, KIND).await?.is_empty() {
-        return Err(S3Error::no_such_document(KIND));
+        return Err(S3Error::no_such_document(KIND).with_extra("BucketName", bucket.name.as_str()));
     }
     let rules = cx.shared.rules.of(&bucket).await?;
     Ok(xml(controls(rules.ownership)))

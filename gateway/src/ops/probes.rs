@@ -20,10 +20,11 @@ const SETTINGS_LEN_BYTES_MAX: usize = 64 * 1024;
 pub(crate) async fn run(cx: &Context, mut payload: Payload) -> Answer {
     use Operation::*;
     let action = Action::of_settings(cx.operation).ok_or(S3Code::InternalError)?;
-    cx.bucket(action).await?;
+    let bucket = cx.bucket(action).await?;
+    let of_bucket = |error: S3Error| Err(error.with_extra("BucketName", bucket.name.as_str()));
     match cx.operation {
-        GetBucketWebsite => Err(S3Error::no_such_document(BucketDocumentKind::Website)),
-        GetBucketReplication => Err(S3Code::ReplicationConfigurationNotFoundError.into()),
+        GetBucketWebsite => of_bucket(S3Error::no_such_document(BucketDocumentKind::Website)),
+        GetBucketReplication => of_bucket(S3Code::ReplicationConfigurationNotFoundError.into()),
         GetBucketAnalytics | GetBucketInventory | GetBucketMetrics | GetBucketIntelligentTiering => {
             Err(S3Code::NoSuchConfiguration.into())
         }
