@@ -402,6 +402,10 @@ impl Operand {
 
     /// Whether the request's `value` compares as asked; `None` if a variable stands for nothing.
     fn matches(&self, value: &str, comparison: Comparison, variables: &dyn Variables) -> Option<bool> {
+        // What reading the value for another time costs; the pattern's own cost is its own to tell.
+        if !variables.spend(value.len()) {
+            return None;
+        }
         Some(match (self, comparison) {
             (Self::Text(pattern), Comparison::Arn) => pattern.matches_arn(value.as_bytes(), variables)?,
             (Self::Text(pattern), Comparison::TextIgnoreCase) => {
@@ -453,6 +457,9 @@ mod tests {
     impl Variables for User {
         fn variable(&self, key: &str) -> Option<String> {
             (key == "aws:username").then(|| "Anna".to_owned())
+        }
+        fn spend(&self, _: usize) -> bool {
+            true
         }
     }
 

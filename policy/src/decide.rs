@@ -80,6 +80,24 @@ pub fn decide(facts: &Facts<'_>) -> Decision {
     if is_allowed(facts) { Decision::Allowed } else { Decision::Denied }
 }
 
+/// Whether anything lets somebody who is no member into the bucket at all, for whatever action on whatever key: for requests
+/// whose rights are known only when their body has been read, which is not done for anybody.
+pub fn could_enter(facts: &Facts<'_>) -> bool {
+    let (principal, who) = match facts.requester {
+        Requester::Anonymous => (Principal::Anonymous, None),
+        Requester::User { user, is_member_of_bucket_project: false } => {
+            (Principal::User(user), Some(user.canonical_id))
+        }
+        Requester::User { is_member_of_bucket_project: true, .. } => return true,
+    };
+    let restricts = facts.public_access_block.restrict_public_buckets;
+    let ignore_public = facts.public_access_block.ignore_public_acls;
+    let by_policy =
+        facts.policy.is_some_and(|policy| policy.could_allow(&principal) && !(restricts && policy.is_public()));
+    // Documents with such rights are judged by no object's list, but by the bucket's.
+    by_policy || facts.ownership.has_acls() && facts.bucket_acl.allows(who, Permission::Write, ignore_public)
+}
+
 /// What the policy alone says. For what a request may do by being allowed something else, such as giving a list to an
 /// object that it may write, unless a policy denies it.
 pub fn verdict(facts: &Facts<'_>) -> Verdict {

@@ -25,7 +25,7 @@ pub mod settings;
 mod tests;
 
 pub use acl::{Acl, AclError, CannedAcl, Grant, Grantee, Permission, Target};
-pub use decide::{Decision, Facts, ObjectFacts, Requester, decide, verdict};
+pub use decide::{Decision, Facts, ObjectFacts, Requester, could_enter, decide, verdict};
 pub use policy::{ConditionKeys, Policy, PolicyError, Request, Verdict};
 pub use principal::{Principal, User};
 pub use settings::{ObjectOwnership, PublicAccessBlock};

@@ -31,7 +31,13 @@ struct Variable {
 /// What the request says of a variable's key: exactly one value, or nothing that a variable could stand for.
 pub(crate) trait Variables {
     fn variable(&self, key: &str) -> Option<String>;
+
+    /// Takes from what one evaluation may cost, in comparisons of one byte; `false` if that is used up.
+    fn spend(&self, steps: usize) -> bool;
 }
+
+/// What a byte that a variable brings costs, in steps: it becomes a token and is allocated.
+const STEPS_PER_EXPANDED_BYTE: usize = 16;
 
 /// Whether `*` and `?` are wildcards in a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -125,6 +131,9 @@ impl Pattern {
                 Token::Variable(index) => {
                     let variable = self.variables.get(usize::from(*index))?;
                     let value = variables.variable(&variable.key).or_else(|| variable.default.clone())?;
+                    if !variables.spend(value.len().saturating_mul(STEPS_PER_EXPANDED_BYTE)) {
+                        return None;
+                    }
                     tokens.extend(value.bytes().map(Token::Byte));
                 }
                 other => tokens.push(*other),
@@ -135,7 +144,8 @@ impl Pattern {
 
     /// Whether `subject` fits; `None` if a variable stands for nothing in this request.
     pub(crate) fn matches(&self, subject: &[u8], variables: &dyn Variables) -> Option<bool> {
-        Some(tokens_match(&self.expand(variables)?, subject))
+        let tokens = self.expand(variables)?;
+        variables.spend(cost(&tokens, subject)).then(|| tokens_match(&tokens, subject))
     }
 
     /// As [`Self::matches`], for patterns without variables.
@@ -170,6 +180,9 @@ impl Pattern {
     /// over a colon into the next ("IAM JSON policy elements: Condition operators", ARN operators).
     pub(crate) fn matches_arn(&self, subject: &[u8], variables: &dyn Variables) -> Option<bool> {
         let tokens = self.expand(variables)?;
+        if !variables.spend(cost(&tokens, subject)) {
+            return None;
+        }
         let mut patterns = tokens.splitn(ARN_PARTS, |token| *token == Token::Byte(b':'));
         let mut subjects = subject.splitn(ARN_PARTS, |byte| *byte == b':');
         for _ in 0..ARN_PARTS {
@@ -243,6 +256,11 @@ fn char_len(text: &[u8]) -> usize {
         Some(0..0x80) => 1,
         Some(_) => 1 + text[1..].iter().take(CONTINUATIONS_MAX).take_while(|byte| (0x80..0xc0).contains(*byte)).count(),
     }
+}
+
+/// The most steps that [`tokens_match`] can take.
+fn cost(tokens: &[Token], subject: &[u8]) -> usize {
+    if tokens.contains(&Token::Many) { tokens.len().saturating_mul(subject.len()) } else { tokens.len() }
 }
 
 fn tokens_match(tokens: &[Token], subject: &[u8]) -> bool {
@@ -325,6 +343,9 @@ mod tests {
     impl Variables for Name {
         fn variable(&self, key: &str) -> Option<String> {
             (key == "aws:username" && !self.0.is_empty()).then(|| self.0.to_owned())
+        }
+        fn spend(&self, _: usize) -> bool {
+            true
         }
     }
 

@@ -10,6 +10,7 @@ use crate::json::Json;
 use crate::pattern::{Expansion, Pattern, Variables, Wildcards};
 use crate::principal::{Principal, Principals};
 use std::borrow::Cow;
+use std::cell::Cell;
 
 /// The longest policy, as AWS has it: 20 KiB.
 pub const POLICY_LEN_BYTES_MAX: usize = 20 * 1024;
@@ -110,11 +111,30 @@ pub struct Request<'a> {
     pub keys: &'a dyn ConditionKeys,
 }
 
-impl Variables for Request<'_> {
+/// What one evaluation may cost, in comparisons of one byte: some 50 ms. A policy of 20 KiB against the longest key takes at
+/// most 20 Mi. Only patterns made for it, against a header made for it, take more.
+const STEPS_MAX: usize = 32 << 20;
+
+/// A request that is being judged, and what that may still cost.
+struct Evaluation<'a> {
+    request: &'a Request<'a>,
+    steps_left: Cell<usize>,
+    is_exhausted: Cell<bool>,
+}
+
+impl Variables for Evaluation<'_> {
     fn variable(&self, key: &str) -> Option<String> {
-        let mut values = self.values(key)?;
+        let mut values = self.request.values(key)?;
         // A variable of several values stands for none of them.
         (values.len() == 1).then(|| values.swap_remove(0).into_owned())
+    }
+
+    fn spend(&self, steps: usize) -> bool {
+        match self.steps_left.get().checked_sub(steps) {
+            Some(left) if !self.is_exhausted.get() => self.steps_left.set(left),
+            _ => self.is_exhausted.set(true),
+        }
+        !self.is_exhausted.get()
     }
 }
 
@@ -197,13 +217,19 @@ impl Policy {
         Ok(Self { statements: statements.iter().map(read).collect::<Result<_, _>>()? })
     }
 
-    /// What the policy says about `request`. One Deny outweighs every Allow, in any order.
+    /// What the policy says about `request`. One Deny outweighs every Allow, in any order. Where finding out would cost more
+    /// than any honest policy does, the answer is Deny.
     pub fn evaluate(&self, request: &Request<'_>) -> Verdict {
         let resource = request.resource();
         let action = request.action.to_ascii_lowercase();
+        let request = Evaluation { request, steps_left: Cell::new(STEPS_MAX), is_exhausted: Cell::new(false) };
         let mut verdict = Verdict::NoMatch;
         for statement in &self.statements {
-            if statement.applies(request, action.as_bytes(), &resource) {
+            let applies = statement.applies(&request, action.as_bytes(), &resource);
+            if request.is_exhausted.get() {
+                return Verdict::Deny;
+            }
+            if applies {
                 match statement.effect {
                     Effect::Deny => return Verdict::Deny,
                     Effect::Allow => verdict = Verdict::Allow,
@@ -211,6 +237,18 @@ impl Policy {
             }
         }
         verdict
+    }
+
+    /// Whether some statement allows `principal` something, under whatever condition: who is named by none need not be
+    /// listened to.
+    pub fn could_allow(&self, principal: &Principal<'_>) -> bool {
+        self.statements.iter().any(|statement| {
+            let is_named = match &statement.principals {
+                Listed::In(principals) => principals.names(principal),
+                Listed::NotIn(principals) => !principals.names(principal),
+            };
+            statement.effect == Effect::Allow && is_named
+        })
     }
 
     /// Whether it lets in the public, as AWS means it: some statement allows everybody, and no condition narrows that to
@@ -279,23 +317,23 @@ impl Statement {
         }
     }
 
-    fn applies(&self, request: &Request<'_>, action: &[u8], resource: &[u8]) -> bool {
+    fn applies(&self, request: &Evaluation<'_>, action: &[u8], resource: &[u8]) -> bool {
         let is_principal = match &self.principals {
-            Listed::In(principals) => principals.names(&request.principal),
-            Listed::NotIn(principals) => !principals.names(&request.principal),
+            Listed::In(principals) => principals.names(&request.request.principal),
+            Listed::NotIn(principals) => !principals.names(&request.request.principal),
         };
         is_principal
             && self.lists(&self.actions, action, request)
             && self.lists(&self.resources, resource, request)
             && self.conditions.iter().all(|condition| {
-                let values = request.values(condition.key());
+                let values = request.request.values(condition.key());
                 condition.holds(values.as_deref(), request, self.effect)
             })
     }
 
     /// Whether a list has `subject` (or has it not, for NotAction and NotResource). A pattern with a variable that stands
     /// for nothing matches nothing; where that would widen an Allow, it keeps the statement from applying.
-    fn lists(&self, listed: &Listed<Vec<Pattern>>, subject: &[u8], request: &Request<'_>) -> bool {
+    fn lists(&self, listed: &Listed<Vec<Pattern>>, subject: &[u8], request: &Evaluation<'_>) -> bool {
         let any = |patterns: &[Pattern], unresolved: bool| {
             patterns.iter().any(|pattern| pattern.matches(subject, request).unwrap_or(unresolved))
         };

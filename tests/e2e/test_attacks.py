@@ -456,6 +456,31 @@ def test_who_may_write_but_not_read_cannot_compare(main, alt, bucket):
     alt.put_object(Bucket=bucket, Key="k", Body=b"", IfMatch=etag)
 
 
+def test_reading_tells_no_tags_and_no_locks_to_who_may_not_see_them(main, alt, nobody, make_bucket):
+    """Not in headers, and not by way of a copy."""
+    bucket, own = make_bucket(ObjectLockEnabledForBucket=True), f"alt-{random.randrange(10**12):012d}"
+    alt.create_bucket(Bucket=own)
+    until = datetime.datetime.now(datetime.timezone.utc) + HOUR
+    lock = {"ObjectLockMode": "GOVERNANCE", "ObjectLockRetainUntilDate": until, "ObjectLockLegalHoldStatus": "ON"}
+    main.put_object(Bucket=bucket, Key="k", Body=BODY, Tagging="patient=7", **lock)
+    told = ["TagCount", "ObjectLockMode", "ObjectLockRetainUntilDate", "ObjectLockLegalHoldStatus"]
+    reading = statement(bucket)
+    copying = {"Bucket": own, "Key": "k", "CopySource": f"{bucket}/k"}
+    main.put_bucket_policy(Bucket=bucket, Policy=policy(reading))
+    for s3 in (alt, nobody):
+        for answer in (s3.get_object(Bucket=bucket, Key="k"), s3.head_object(Bucket=bucket, Key="k")):
+            assert not [name for name in told if name in answer]
+    assert [name for name in told if name in main.head_object(Bucket=bucket, Key="k")] == told
+    refused(lambda: alt.copy_object(**copying))
+    alt.copy_object(**copying, TaggingDirective="REPLACE")
+    assert alt.get_object_tagging(Bucket=own, Key="k")["TagSet"] == []
+    more = statement(bucket, action=["s3:GetObjectTagging", "s3:GetObjectRetention", "s3:GetObjectLegalHold"])
+    main.put_bucket_policy(Bucket=bucket, Policy=policy(reading, more))
+    assert [name for name in told if name in nobody.head_object(Bucket=bucket, Key="k")] == told
+    alt.copy_object(**copying)
+    assert alt.get_object_tagging(Bucket=own, Key="k")["TagSet"] == [{"Key": "patient", "Value": "7"}]
+
+
 # -- slow bodies, and rights that end ------------------------------------------------------------------------------------
 
 
@@ -581,6 +606,23 @@ def test_blocking_public_access_ends_what_is_under_way(trio_server, main, nobody
         lambda: nobody.abort_multipart_upload(Bucket=bucket, Key="m", UploadId=upload),
     ):
         refused(call)
+
+
+def test_a_body_is_not_asked_for_from_who_can_not_have_a_right(trio_server, main, bucket):
+    """Some rights are known only when the body has been read: of those whom nothing lets in, it is not."""
+    main.put_object(Bucket=bucket, Key="k", Body=BODY)
+    main.put_bucket_policy(Bucket=bucket, Policy=policy(statement(bucket, principal=arn("third"), action="s3:*")))
+    requests = [("POST", "", "delete"), ("PUT", "/k", "tagging"), ("PUT", "/k", "retention"), ("PUT", "/k", "legal-hold")]
+    for who in ("alt", None):
+        for method, path, name in requests:
+            with Connection(trio_server) as connection:
+                headers = {"host": connection.host}
+                if who:
+                    query = [(name, "")]
+                    headers = signer(who).headers(method, f"/{bucket}{path}", query, headers, rawhttp.UNSIGNED)
+                headers |= {"expect": "100-continue", "content-length": str(8 * MIB)}
+                connection.send_head(method, f"/{bucket}{path}?{name}=", headers)
+                assert connection.sock.recv(12) == b"HTTP/1.1 403", (who, name)
 
 
 # -- Object Lock ---------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ pub(crate) use watch::{AccessWatch, Judged};
 use crate::error::{S3Code, S3Error};
 use asker::Keys;
 use valv_metadata_api::{Bucket, ObjectKey};
-use valv_policy::{Acl, Decision, Facts, Requester, Verdict, decide, verdict};
+use valv_policy::{Acl, Decision, Facts, Requester, Verdict, could_enter, decide, verdict};
 use valv_types::TimestampMicros;
 
 /// Decides whether `asker` may do `action` in `bucket`. `now` is when the decision is made.
@@ -50,6 +50,30 @@ pub(crate) async fn judge(
         Decision::Allowed => Ok(()),
         Decision::Denied => Err(S3Code::AccessDenied.into()),
     }
+}
+
+/// Refuses who can't have any right in `bucket`, whatever the action and the key turn out to be.
+///
+/// # Errors
+/// AccessDenied; whatever kept the bucket's rules from being read.
+pub(crate) async fn refuse_outsiders(
+    cache: &RulesCache,
+    asker: &Asker,
+    bucket: &Bucket,
+    now: TimestampMicros,
+) -> Result<(), S3Error> {
+    if asker.is_member(bucket) {
+        return Ok(());
+    }
+    let rules = cache.of(bucket).await?;
+    if rules.is_policy_unreadable {
+        return Err(S3Code::InternalError.into());
+    }
+    let acl = cache.acl_of(bucket, &rules).await?;
+    // Which action is not asked.
+    let (about, action) = (About::default(), Action::ListBucket);
+    let question = Question { asker, action, bucket, about: &about, now, rules: &rules, bucket_acl: &acl };
+    if question.ask(could_enter) { Ok(()) } else { Err(S3Code::AccessDenied.into()) }
 }
 
 /// Refuses `action` on a key if the bucket's policy denies it: for what comes with another right, such as giving an ACL to

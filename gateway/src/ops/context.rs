@@ -1,7 +1,7 @@
 //! One request, as operations see it.
 
 use super::headers::text;
-use crate::access::{About, AccessWatch, Action, Asker, Given, Judged, ObjectFacts, judge};
+use crate::access::{About, AccessWatch, Action, Asker, Given, Judged, ObjectFacts, judge, refuse_outsiders};
 use crate::checksum::{BodyHasher, ExpectedDigests, WithMd5};
 use crate::error::{S3Code, S3Error};
 use crate::host::{Query, Target, check_bucket_name};
@@ -167,12 +167,10 @@ impl Context {
     /// the body gives.
     ///
     /// # Errors
-    /// NoSuchBucket; AccessDenied if the bucket lets in nobody but members, and the asker is none.
+    /// NoSuchBucket; AccessDenied if nothing could let the asker into the bucket.
     pub(crate) async fn bucket_of_many(&self) -> Result<Bucket, S3Error> {
         let bucket = self.unjudged_bucket().await?;
-        if !self.is_member(&bucket) && self.shared.rules.knows_only_members(&bucket) {
-            return Err(S3Code::AccessDenied.into());
-        }
+        refuse_outsiders(&self.shared.rules, &self.asker, &bucket, self.now).await?;
         self.check_expected_owner("x-amz-expected-bucket-owner", &bucket).await?;
         Ok(bucket)
     }
@@ -397,6 +395,31 @@ impl Context {
                 self.may_watched(Action::ListBucket, bucket, About::default()).await?;
                 absent
             }
+        }
+    }
+
+    /// Whether a further right on an object that has been read is there, for what an answer tells or a copy takes along.
+    ///
+    /// # Errors
+    /// Whatever kept the bucket's rules from being read.
+    pub(crate) async fn may_also(
+        &self,
+        action: Action,
+        bucket: &Bucket,
+        key: &ObjectKey,
+        version: VersionSelector,
+        found: &FoundObject,
+    ) -> Result<bool, S3Error> {
+        if self.is_member(bucket) && self.shared.rules.knows_only_members(bucket) {
+            return Ok(true);
+        }
+        let facts = ObjectFacts::of(&self.shared.principals, bucket, found).await?;
+        let about = About { object: Some(facts), ..About::version(key, version) };
+        let action = action.of_version(version);
+        match judge(&self.shared.rules, &self.asker, action, bucket, &about, self.now).await {
+            Ok(()) => Ok(true),
+            Err(error) if error.code() == S3Code::AccessDenied => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

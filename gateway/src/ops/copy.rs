@@ -103,7 +103,7 @@ struct Source {
     bucket: Bucket,
     key: ObjectKey,
     found: FoundObject,
-    is_version_named: bool,
+    version: VersionSelector,
     /// How it is sealed, with the key that the request brought for it.
     sealing: Sealing,
 }
@@ -128,7 +128,7 @@ impl Source {
         ReadConditions::of_copy_source(&cx.headers)
             .judge_copy_source(&found.version.attributes.etag, found.version.order)?;
         let sealing = encryption::open(&bucket, &found.version.attributes, customer)?;
-        Ok(Self { bucket, key, found, is_version_named: version != VersionSelector::Current, sealing })
+        Ok(Self { bucket, key, found, version, sealing })
     }
 
     fn len_bytes(&self) -> u64 {
@@ -136,6 +136,11 @@ impl Source {
     }
 
     /// What the answer says of the source's version: only if the source's bucket knows versions.
+    async fn may_read_tags(&self, cx: &Context) -> Result<bool, S3Error> {
+        let version = self.version;
+        cx.may_also(Action::GetObjectTagging, &self.bucket, &self.key, version, &self.found).await
+    }
+
     fn shown(&self) -> ShownVersion {
         self.found.shown
     }
@@ -187,8 +192,13 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
             "The specified copy source is larger than the maximum allowable size for a copy source: {PUT_LEN_BYTES_MAX}"
         )));
     }
+    // Its tags would be read in the copy (AWS, CopyObject, "Permissions").
+    let takes_tags = tagging_directive == Directive::Copy && !source.found.version.attributes.tags.is_empty();
+    if takes_tags && !source.may_read_tags(cx).await? {
+        return Err(S3Code::AccessDenied.into());
+    }
     let key = cx.key()?.clone();
-    let is_itself = bucket.id == source.bucket.id && key == source.key && !source.is_version_named;
+    let is_itself = bucket.id == source.bucket.id && key == source.key && source.version == VersionSelector::Current;
     let changes_nothing = metadata_directive == Directive::Copy
         && !cx.headers.contains_key("x-amz-website-redirect-location")
         && !cx.headers.contains_key("x-amz-storage-class")

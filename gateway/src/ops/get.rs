@@ -55,6 +55,7 @@ pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
 
     let mut headers = HeaderMap::new();
     add_object(&mut headers, version, found.shown);
+    hide(cx, &bucket, &found, &mut headers).await?;
     encryption::add_headers(cx, &sealing, &mut headers, AnswerTo::Read);
     match ReadConditions::from_headers(&cx.headers).judge(&version.attributes.etag, version.order) {
         Verdict::Proceed => {}
@@ -114,6 +115,25 @@ pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
     *response.status_mut() = code;
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// Headers that are for those only who have a right besides reading (AWS, GetObject, "Response Elements").
+const TOLD_BY_RIGHT: [(&[&str], Action); 3] = [
+    (&["x-amz-tagging-count"], Action::GetObjectTagging),
+    (&["x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date"], Action::GetObjectRetention),
+    (&["x-amz-object-lock-legal-hold"], Action::GetObjectLegalHold),
+];
+
+async fn hide(cx: &Context, bucket: &Bucket, found: &FoundObject, headers: &mut HeaderMap) -> Result<(), S3Error> {
+    for (names, action) in TOLD_BY_RIGHT {
+        let is_there = names.iter().any(|name| headers.contains_key(*name));
+        if is_there && !cx.may_also(action, bucket, cx.key()?, cx.version()?, found).await? {
+            for name in names {
+                headers.remove(*name);
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Ends a download when the right to it ends, and counts its bytes.

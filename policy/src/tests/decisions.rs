@@ -2,7 +2,7 @@
 
 use crate::{
     Acl, ConditionKeys, Decision, Facts, Grant, Grantee, ObjectFacts, ObjectOwnership, Permission, Policy,
-    PublicAccessBlock, Requester, User, decide,
+    PublicAccessBlock, Requester, User, could_enter, decide,
 };
 use std::borrow::Cow;
 
@@ -85,7 +85,14 @@ impl Case {
             object: self.object.as_ref().map(|(owner, acl)| ObjectFacts { owner, acl: Some(acl) }),
             upload_initiator: self.initiator,
         };
-        decide(&facts) == Decision::Allowed
+        let is_allowed = decide(&facts) == Decision::Allowed;
+        // The rights that are asked for only when a body has been read.
+        let needs_body =
+            ["s3:DeleteObject", "s3:PutObjectTagging", "s3:PutObjectVersionTagging", "s3:PutObjectRetention"];
+        if is_allowed && needs_body.iter().any(|start| action.starts_with(start)) {
+            assert!(could_enter(&facts), "{action} is allowed to who can't enter");
+        }
+        is_allowed
     }
 }
 
@@ -289,5 +296,50 @@ fn who_began_an_upload_may_list_and_abort_it() {
             assert!(!case.allows(Requester::Anonymous, action));
             assert!(case.allows(requester("owner", true), action));
         }
+    }
+}
+
+#[test]
+fn who_is_named_nowhere_can_not_enter() {
+    let enters = |case: &Case, who: Requester<'_>| {
+        could_enter(&Facts {
+            requester: who,
+            action: "s3:ListBucket",
+            bucket: "b",
+            key: None,
+            keys: &NoKeys,
+            policy: case.policy.as_ref(),
+            ownership: case.ownership,
+            public_access_block: case.block,
+            bucket_acl: &case.bucket_acl,
+            object: None,
+            upload_initiator: None,
+        })
+    };
+    let restricted = PublicAccessBlock { restrict_public_buckets: true, ..OPEN };
+    let ignoring = PublicAccessBlock { ignore_public_acls: true, ..OPEN };
+    let on = ObjectOwnership::ObjectWriter;
+    let everybody = || Case::policy("Allow", r#""*""#, "s3:GetObject");
+    let named = || Case::policy("Allow", r#"{"CanonicalUser":"a"}"#, "s3:GetObject");
+    let deny = || Case::policy("Deny", r#""*""#, "s3:GetObject");
+    let writable = |to| acl("owner", to, Permission::Write);
+    // Whether a member, the user `a`, and nobody in particular enter.
+    for (case, expected) in [
+        (Case::default(), [true, false, false]),
+        (Case { policy: deny(), ..Case::default() }, [true, false, false]),
+        (Case { policy: named(), ..Case::default() }, [true, true, false]),
+        (Case { policy: everybody(), ..Case::default() }, [true, true, true]),
+        (Case { policy: everybody(), block: restricted, ..Case::default() }, [true, false, false]),
+        (Case { bucket_acl: writable("all"), ..Case::default() }, [true, false, false]),
+        (Case { bucket_acl: writable("all"), ownership: on, ..Case::default() }, [true, true, true]),
+        (Case { bucket_acl: writable("all"), ownership: on, block: ignoring, ..Case::default() }, [true, false, false]),
+        (Case { bucket_acl: writable("a"), ownership: on, block: ignoring, ..Case::default() }, [true, true, false]),
+        (
+            Case { bucket_acl: acl("owner", "all", Permission::Read), ownership: on, ..Case::default() },
+            [true, false, false],
+        ),
+    ] {
+        let askers = [requester("m", true), requester("a", false), Requester::Anonymous];
+        assert_eq!(askers.map(|asker| enters(&case, asker)), expected, "{:?} {:?}", case.policy, case.bucket_acl);
     }
 }

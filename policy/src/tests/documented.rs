@@ -312,6 +312,51 @@ fn variables_belong_to_the_newer_language() {
     assert_eq!(verdict("${aws:username}"), Verdict::Allow);
 }
 
+#[test]
+fn a_policy_that_costs_too_much_to_judge_opens_nothing() {
+    const AGENT: &str = "aws:useragent";
+    let long: &'static str = "a".repeat(60_000).leak();
+    let stars = format!("*{}b", "a".repeat(9_000));
+    let many = format!("[{}]", vec![r#""A""#; 4_000].join(","));
+    let variables = "${aws:UserAgent}".repeat(1_000);
+    for (condition, agent, expected) in [
+        (format!(r#"{{"StringLike":{{"aws:UserAgent":"{stars}"}}}}"#), "curl", Verdict::NoMatch),
+        (format!(r#"{{"StringNotLike":{{"aws:UserAgent":"{stars}"}}}}"#), "curl", Verdict::Allow),
+        (format!(r#"{{"StringLike":{{"aws:UserAgent":"{stars}"}}}}"#), long, Verdict::Deny),
+        (format!(r#"{{"StringNotLike":{{"aws:UserAgent":"{stars}"}}}}"#), long, Verdict::Deny),
+        (format!(r#"{{"StringLikeIfExists":{{"aws:UserAgent":"{stars}"}}}}"#), long, Verdict::Deny),
+        (format!(r#"{{"StringNotEqualsIgnoreCase":{{"aws:UserAgent":{many}}}}}"#), long, Verdict::Deny),
+        (format!(r#"{{"StringEquals":{{"aws:Referer":"{variables}"}}}}"#), long, Verdict::Deny),
+    ] {
+        let fields = format!(
+            r#""Effect":"Allow","Principal":"*","Action":"s3:GetObject","Resource":"arn:aws:s3:::b/*","Condition":{condition}"#
+        );
+        let policy = Policy::parse(statement(&fields).as_bytes(), "b").expect("policy");
+        let keys = Keys(vec![(AGENT, agent), ("aws:referer", agent)]);
+        let request = Request {
+            principal: Principal::Anonymous,
+            action: "s3:GetObject",
+            bucket: "b",
+            key: Some(b"k"),
+            keys: &keys,
+        };
+        assert_eq!(policy.evaluate(&request), expected, "{:.60}", condition);
+    }
+    // The longest honest policy against the longest key.
+    let resource = format!("arn:aws:s3:::b/*{}", "a".repeat(19_500));
+    let fields = format!(r#""Effect":"Deny","Principal":"*","Action":"s3:GetObject","Resource":"{resource}""#);
+    let policy = Policy::parse(statement(&fields).as_bytes(), "b").expect("policy");
+    let (key, keys) = ("a".repeat(1_024), Keys(Vec::new()));
+    let request = Request {
+        principal: Principal::Anonymous,
+        action: "s3:GetObject",
+        bucket: "b",
+        key: Some(key.as_bytes()),
+        keys: &keys,
+    };
+    assert_eq!(policy.evaluate(&request), Verdict::NoMatch);
+}
+
 /// "The meaning of public", with its examples.
 #[test]
 fn public_is_what_aws_calls_public() {
