@@ -489,6 +489,9 @@ def test_a_buckets_default_is_kept_and_applied(s3, bucket):
         assert told(answer) == named
     assert told(s3.head_object(Bucket=bucket, Key="before")) == MANAGED
     assert told(s3.put_object(Bucket=bucket, Key="k", Body=b"x", ServerSideEncryption="AES256")) == MANAGED
+    # Where a bucket has a default, a copy onto itself needs no other change.
+    assert told(s3.copy_object(**copy, Key="before")) == named
+    assert told(s3.head_object(Bucket=bucket, Key="before")) == named
     without = {name: value for name, value in named.items() if name != "BucketKeyEnabled"}
     assert told(s3.put_object(Bucket=bucket, Key="k", Body=b"x", BucketKeyEnabled=False)) == without
     assert told(s3.put_object(Bucket=bucket, Key="k", Body=b"x", **sse_c())) == CUSTOMER
@@ -496,6 +499,7 @@ def test_a_buckets_default_is_kept_and_applied(s3, bucket):
     s3.delete_bucket_encryption(Bucket=bucket)
     assert rules(s3, bucket) == sse_s3
     assert told(s3.put_object(Bucket=bucket, Key="k", Body=b"x")) == MANAGED
+    refused(lambda: s3.copy_object(**copy, Key="before"), "InvalidRequest", 400)
 
 
 def test_a_default_key_that_is_another_is_told_when_it_is_used(s3, bucket):

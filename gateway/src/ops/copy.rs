@@ -32,8 +32,8 @@ use crate::xml::{Namespace, Writer};
 use futures_util::StreamExt as _;
 use std::ops::Range;
 use valv_metadata_api::{
-    Attributes, Bucket, Checksum, ChecksumAlgorithm, CopyObject, FoundObject, GetUpload, MetadataError, ObjectKey,
-    PutObject, PutPart, ShownVersion, VersionSelector, Written,
+    Attributes, Bucket, BucketDocumentKind, Checksum, ChecksumAlgorithm, CopyObject, FoundObject, GetUpload,
+    MetadataError, ObjectKey, PutObject, PutPart, ShownVersion, VersionSelector, Written,
 };
 use valv_types::{CommitId, TimestampMicros};
 
@@ -203,6 +203,8 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
         && !cx.headers.contains_key("x-amz-website-redirect-location")
         && !cx.headers.contains_key("x-amz-storage-class")
         && matches!(asked_encryption, Asked::Nothing { has_bucket_key: None })
+        // What the bucket's own configuration asks for counts as a change to S3, whether or not it is one.
+        && !bucket.documents.contains(&BucketDocumentKind::Encryption)
         && !source.sealing.encryption.is_customer();
     if is_itself && changes_nothing {
         return Err(S3Error::invalid_request(
