@@ -385,3 +385,19 @@ def test_a_policy_may_deny_what_acls_grant_and_which_acls_are_set(main, alt, buc
     main.put_bucket_policy(Bucket=bucket, Policy=policy(statement(bucket, effect="Deny", action="s3:PutObjectAcl")))
     alt.put_object(Bucket=bucket, Key="n", Body=b"")
     refused(lambda: alt.put_object(Bucket=bucket, Key="n", Body=b"", ACL="bucket-owner-read"))
+
+
+def test_a_bucket_that_is_created_again_has_the_acl_that_was_asked_for(main, alt, bucket):
+    main.put_object(Bucket=bucket, Key="k", Body=b"x")
+    again = {"Bucket": bucket, "ObjectOwnership": "ObjectWriter"}
+    main.put_bucket_acl(Bucket=bucket, GrantRead=f"id={ID['alt']}")
+    main.create_bucket(**again)
+    assert grants(main.get_bucket_acl(Bucket=bucket)) == [OWN]
+    main.create_bucket(**again, GrantRead=f"id={ID['alt']}", GrantFullControl=f"id={ID['main']}")
+    assert sorted(grants(main.get_bucket_acl(Bucket=bucket))) == sorted([OWN, (ID["alt"], "READ")])
+    assert len(alt.list_objects_v2(Bucket=bucket)["Contents"]) == 1
+    denied = policy(statement(bucket, "Deny", action="s3:PutBucketAcl", resource=""))
+    main.put_bucket_policy(Bucket=bucket, Policy=denied)
+    refused(lambda: main.create_bucket(**again), status=403)
+    main.create_bucket(**again, GrantRead=f"id={ID['alt']}", GrantFullControl=f"id={ID['main']}")
+    refused(lambda: alt.create_bucket(**again), "BucketAlreadyExists", 409)

@@ -245,14 +245,47 @@ pub(crate) async fn put_bucket(cx: &Context, mut payload: Payload) -> Answer {
     }
     let acl = list_of(cx, wanted, owner, owner, Target::Bucket).await?;
     check_public(&acl, rules.public_access_block)?;
-    let body = kept(&acl);
+    set_bucket_list(cx, &bucket, kept(&acl)).await?;
+    Ok(status(StatusCode::OK))
+}
+
+async fn set_bucket_list(cx: &Context, bucket: &Bucket, body: Vec<u8>) -> Result<(), S3Error> {
     let change = if body.is_empty() {
         BucketChange::RemoveDocument(BucketDocumentKind::Acl)
     } else {
         BucketChange::SetDocument(BucketDocument { kind: BucketDocumentKind::Acl, body })
     };
-    update_bucket(cx, &bucket, change).await?;
-    Ok(status(StatusCode::OK))
+    update_bucket(cx, bucket, change).await.map(|_| ())
+}
+
+/// The list of a bucket that its owner creates again: "if you re-create an existing bucket that you already own in the
+/// North Virginia Region, Amazon S3 returns 200 OK and resets the bucket access control lists (ACLs)" (CreateBucket). So
+/// nobody who was told 200 takes a bucket for more private, or more open, than it is.
+///
+/// # Errors
+/// As [`of_new_bucket`]; AccessDenied if a policy denies changing the list.
+pub(crate) async fn of_recreated_bucket(cx: &Context) -> Result<(), S3Error> {
+    let bucket = cx.bucket_of_many().await?;
+    let rules = cx.shared.rules.of(&bucket).await?;
+    let owner = cx.shared.principals.user(bucket.owner).await?;
+    let owner = canonical_id(&owner);
+    let wanted = read_headers(&cx.headers)?;
+    if !rules.ownership.has_acls() {
+        let check = |wanted| check_disabled(&wanted, owner);
+        return wanted.map_or(Ok(()), check).map_err(|_| S3Code::InvalidBucketAclWithObjectOwnership.into());
+    }
+    let acl = match wanted {
+        Some(wanted) => list_of(cx, wanted, owner, owner, Target::Bucket).await?,
+        None => Acl::private(owner),
+    };
+    let body = kept(&acl);
+    if body == rules.acl.as_ref().map(kept).unwrap_or_default() {
+        return Ok(());
+    }
+    let about = About::default();
+    refuse_denied(&cx.shared.rules, &cx.asker, Action::PutBucketAcl, &bucket, &about, cx.now).await?;
+    check_public(&acl, rules.public_access_block).map_err(|_| S3Code::InvalidBucketAclWithBlockPublicAccessError)?;
+    set_bucket_list(cx, &bucket, body).await
 }
 
 /// GET of an object's list.

@@ -150,7 +150,9 @@ pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
     match created {
         Ok(_) => {}
         // us-east-1 alone answers 200 to the owner who creates a bucket again; clients of that region count on it.
-        Err(MetadataError::BucketAlreadyOwnedByYou) if cx.shared.sigv4.region() == "us-east-1" && !object_lock => {}
+        Err(MetadataError::BucketAlreadyOwnedByYou) if cx.shared.sigv4.region() == "us-east-1" && !object_lock => {
+            super::acl::of_recreated_bucket(cx).await?;
+        }
         Err(error) => return Err(S3Error::from(error).with_extra("BucketName", name)),
     }
     let mut response = status(StatusCode::OK);
