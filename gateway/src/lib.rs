@@ -8,6 +8,7 @@ pub mod body;
 pub mod checksum;
 pub mod conditions;
 pub mod data;
+mod documents;
 mod encryption;
 pub mod error;
 pub mod form;

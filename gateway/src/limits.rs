@@ -55,3 +55,5 @@ pub const FORM_FIELDS_MAX: usize = 200;
 pub const FORM_PART_HEADERS_LEN_BYTES_MAX: usize = 4 * 1024;
 /// How long a client may take to send a form's fields. Nothing is known of it until they are there.
 pub const FORM_FIELDS_TIME_MAX: Duration = Duration::from_secs(60);
+/// How long a client may take to send a document, a body that is read whole: 8 MiB at 70 KB/s. It is kept in memory meanwhile.
+pub const DOCUMENT_TIME_MAX: Duration = Duration::from_secs(120);

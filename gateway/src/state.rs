@@ -6,6 +6,7 @@
 use crate::access::{Principals, RulesCache};
 use crate::body::{RequestBody, ResponseBody};
 use crate::data::{BlobGuard, DataPath};
+use crate::documents::Documents;
 use crate::error::{S3Code, S3Error};
 use crate::host::{HostConfig, Query, Target, request_host};
 use crate::lifecycle::LifecycleRules;
@@ -112,6 +113,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     namespaces: Namespaces,
     pub(crate) lifecycle: LifecycleRules,
+    pub(crate) documents: Documents,
     /// Commits under way. They end by themselves within `commit_deadline`, even if their client has gone.
     commits: TaskTracker,
 }
@@ -136,6 +138,7 @@ impl Gateway {
             metrics: Metrics::new(registry)?,
             namespaces: Namespaces::new(config.namespaces.clone(), Arc::clone(&metadata)),
             lifecycle: LifecycleRules::default(),
+            documents: Documents::new(),
             commits: TaskTracker::new(),
             config,
             metadata,

@@ -6,6 +6,7 @@ import datetime
 import hashlib
 import random
 import re
+import select
 import threading
 import time
 
@@ -831,6 +832,34 @@ def test_many_connections_that_say_nothing_keep_nobody_out(trio_server, main, no
         main.list_buckets()
         refused(nobody.list_buckets)
         assert trio_server.memory_bytes("VmRSS") - memory < 256 * MIB
+
+
+def test_documents_together_take_no_more_than_their_budget(trio_server, main, bucket):
+    """40 bodies of 8 MiB, of which none ends, from somebody who may send them: some are refused, and others go on."""
+    main.put_bucket_policy(Bucket=bucket, Policy=policy(statement(bucket, action="s3:DeleteObject")))
+    with contextlib.ExitStack() as stack:
+        refused_ones = []
+        for _ in range(40):
+            connection = stack.enter_context(Connection(trio_server))
+            headers = {"host": connection.host, "content-length": str(8 * MIB), **md5(b"")}
+            connection.send_head("POST", f"/{bucket}?delete", headers)
+            with contextlib.suppress(ConnectionError):
+                connection.send(bytes(8 * MIB - 1))
+            refused_ones.append(connection)
+
+        def told() -> list[int]:
+            readable, _, _ = select.select([one.sock for one in refused_ones], [], [], 0)
+            return readable
+
+        harness.wait_until(lambda: len(told()) >= 8, "refusals")
+        got = next(one for one in refused_ones if one.sock in told()).read_response()
+        assert (got.status, got.code) == (503, "SlowDown"), got
+        assert len(told()) < 40
+        main.put_object(Bucket=bucket, Key="k", Body=b"")
+        main.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}]})
+        main.put_bucket_tagging(Bucket=bucket, Tagging={"TagSet": [{"Key": "a", "Value": "b"}]})
+    keys = [{"Key": f"{number:0900d}"} for number in range(1_000)]
+    harness.wait_until(lambda: outcome(lambda: main.delete_objects(Bucket=bucket, Delete={"Objects": keys})) == "done", "room")
 
 
 def test_secrets_of_a_request_come_back_in_no_answer_and_no_log(trio_server, main, nobody, make_bucket):

@@ -73,6 +73,10 @@ fn naive(boundary: &str, body: &[u8]) -> Option<(FormFields, Vec<u8>)> {
         let segment = segment[padding..].strip_prefix(b"\r\n")?;
         // An empty part's blank line may be the delimiter's own.
         let text = [segment, b"\r\n"].concat();
+        // A blank line at once: a part without headers.
+        if text.starts_with(b"\r\n") {
+            return None;
+        }
         let headers_end = memchr::memmem::find(&text, b"\r\n\r\n")?;
         let part = super::disposition::PartName::read(&text[..headers_end + 2]).ok()?;
         let content = text.get(headers_end + 4..text.len() - 2).unwrap_or_default();

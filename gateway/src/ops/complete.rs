@@ -205,9 +205,7 @@ pub(crate) async fn complete(cx: &Context, mut payload: Payload) -> Answer {
     let key = cx.key()?.clone();
     cx.may_compare(&bucket, &key, &condition).await?;
 
-    let mut watch = cx.watch();
-    let body = payload.read_all(XML_BODY_LEN_BYTES_MAX).await?;
-    watch.check().await?;
+    let body = cx.document(&mut payload, XML_BODY_LEN_BYTES_MAX).await?;
     check_md5(&cx.headers, &body)?;
     if body.trim_ascii().is_empty() {
         return Err(S3Code::MalformedXML.into());

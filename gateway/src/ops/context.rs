@@ -3,8 +3,10 @@
 use super::headers::text;
 use crate::access::{About, AccessWatch, Action, Asker, Given, Judged, ObjectFacts, judge, refuse_outsiders};
 use crate::checksum::{BodyHasher, ExpectedDigests, WithMd5};
+use crate::documents::Share;
 use crate::error::{S3Code, S3Error};
 use crate::host::{Query, Target, check_bucket_name};
+use crate::limits::DOCUMENT_TIME_MAX;
 use crate::payload::{Payload, PayloadMode};
 use crate::router::Operation;
 use crate::server::ConnInfo;
@@ -38,6 +40,8 @@ pub(crate) struct Context {
     seen_bucket: OnceLock<Bucket>,
     /// Everything that was allowed, for the watch over a transfer.
     judged: Mutex<Vec<Judged>>,
+    /// What its documents take of memory.
+    document_shares: Mutex<Vec<Share>>,
     /// What the request's body gives its object, once it has been read.
     given: OnceLock<Given>,
 }
@@ -88,6 +92,7 @@ impl Context {
             namespace,
             seen_bucket: OnceLock::new(),
             judged: Mutex::default(),
+            document_shares: Mutex::default(),
             given: OnceLock::new(),
         }
     }
@@ -437,6 +442,24 @@ impl Context {
         AccessWatch::new(Arc::clone(&self.shared), Arc::clone(&self.asker), self.judged.lock().clone())
     }
 
+    /// Reads a body whole, within what all such bodies may take of memory and time. Digests are for the caller.
+    ///
+    /// # Errors
+    /// Whatever is wrong with the body; SlowDown; RequestTimeout; AccessDenied if a right ended meanwhile.
+    pub(crate) async fn document(&self, payload: &mut Payload, len_bytes_max: usize) -> Result<Bytes, S3Error> {
+        let mut watch = self.watch();
+        let mut share = self.shared.documents.begin();
+        let read = payload.read_all_within(len_bytes_max, |len_bytes| share.grow_to(len_bytes));
+        let body = tokio::time::timeout(DOCUMENT_TIME_MAX, read)
+            .await
+            .map_err(|_| S3Error::new(S3Code::RequestTimeout).closing_connection())??;
+        // Until the request ends: what is made of the body is no smaller.
+        self.document_shares.lock().push(share);
+        // Who dawdles over a body is asked again.
+        watch.check().await?;
+        Ok(body)
+    }
+
     /// Reads a small body whole and verifies its digests.
     ///
     /// # Errors
@@ -453,10 +476,7 @@ impl Context {
                 "Missing required header for this request: Content-MD5 OR x-amz-checksum-*",
             ));
         }
-        let mut watch = self.watch();
-        let body = payload.read_all(len_bytes_max).await?;
-        // Who dawdles over a body is asked again.
-        watch.check().await?;
+        let body = self.document(payload, len_bytes_max).await?;
         let with_md5 = if expected.needs_md5() { WithMd5::Yes } else { WithMd5::No };
         let mut hasher = BodyHasher::new(with_md5, expected.algorithm());
         hasher.update(&body);

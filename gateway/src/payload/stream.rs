@@ -159,6 +159,18 @@ impl Payload {
     /// # Errors
     /// MaxMessageLengthExceeded beyond `len_bytes_max`, before more than that is read; whatever is wrong with the body.
     pub async fn read_all(&mut self, len_bytes_max: usize) -> Result<Bytes, S3Error> {
+        self.read_all_within(len_bytes_max, |_| Ok(())).await
+    }
+
+    /// The same; `grow` is told each length that the body has reached, before more is read, and may refuse it.
+    ///
+    /// # Errors
+    /// As [`Self::read_all`]; what `grow` says.
+    pub(crate) async fn read_all_within(
+        &mut self,
+        len_bytes_max: usize,
+        mut grow: impl FnMut(usize) -> Result<(), S3Error>,
+    ) -> Result<Bytes, S3Error> {
         let too_long = || {
             S3Error::new(S3Code::MaxMessageLengthExceeded)
                 .with_extra("MaxMessageLengthBytes", len_bytes_max.to_string())
@@ -175,6 +187,7 @@ impl Payload {
             if len > len_bytes_max {
                 return Err(too_long());
             }
+            grow(len)?;
             match (&first, all.is_empty()) {
                 // Most such bodies come in one piece, which is then not copied.
                 (None, true) => first = Some(bytes),
