@@ -626,6 +626,41 @@ def test_a_body_is_not_asked_for_from_who_can_not_have_a_right(trio_server, main
                 assert connection.sock.recv(12) == b"HTTP/1.1 403", (who, name)
 
 
+@pytest.mark.parametrize("by", ["acl", "tags"])
+def test_a_download_ends_when_its_object_is_closed(trio_server, main, make_bucket, by):
+    bucket, size = make_bucket(ObjectOwnership="ObjectWriter"), 24 * MIB
+    main.put_object(Bucket=bucket, Key="big", Body=random_bytes(size), Tagging="class=open")
+    if by == "acl":
+        main.put_object_acl(Bucket=bucket, Key="big", ACL="public-read")
+    else:
+        tagged = {"StringEquals": {"s3:ExistingObjectTag/class": "open"}}
+        main.put_bucket_policy(Bucket=bucket, Policy=policy(statement(bucket, Condition=tagged)))
+    with Connection(trio_server) as download:
+        download.sock.setsockopt(rawhttp.socket.SOL_SOCKET, rawhttp.socket.SO_RCVBUF, 64 * 1024)
+        download.send_head("GET", f"/{bucket}/big", {"host": download.host})
+        assert download.sock.recv(12) == b"HTTP/1.1 200"
+        if by == "acl":
+            main.put_object_acl(Bucket=bucket, Key="big", ACL="private")
+        else:
+            main.put_object_tagging(Bucket=bucket, Key="big", Tagging={"TagSet": []})
+        time.sleep(1.2)
+        got = 12
+        with contextlib.suppress(ConnectionError):
+            while piece := download.sock.recv(1 << 20):
+                got += len(piece)
+        assert got < size
+
+
+def test_a_deny_by_tag_keeps_members_from_deleting(main, bucket):
+    main.put_object(Bucket=bucket, Key="k", Body=BODY, Tagging="keep=yes")
+    main.put_object(Bucket=bucket, Key="l", Body=BODY)
+    kept = {"StringEquals": {"s3:ExistingObjectTag/keep": "yes"}}
+    main.put_bucket_policy(Bucket=bucket, Policy=policy(statement(bucket, "Deny", action="s3:DeleteObject*", Condition=kept)))
+    refused(lambda: main.delete_object(Bucket=bucket, Key="k"))
+    many = main.delete_objects(Bucket=bucket, Delete={"Objects": [{"Key": "k"}, {"Key": "l"}]})
+    assert [one["Key"] for one in many["Deleted"]] == ["l"] and [one["Key"] for one in many["Errors"]] == ["k"]
+
+
 # -- Object Lock ---------------------------------------------------------------------------------------------------------
 
 

@@ -11,7 +11,7 @@ use valv_metadata_api::{
     VersionSelector,
 };
 use valv_policy::{Acl, ObjectOwnership, Policy, PublicAccessBlock};
-use valv_types::BucketId;
+use valv_types::{BucketId, VersionId};
 
 /// Buckets whose rules are held: a policy of 20 KiB takes at most 300 KiB when parsed (values of two bytes each), so
 /// 150 MiB if every one is made for that, and commonly one. When it is full everything goes, which costs each bucket one read.
@@ -173,6 +173,8 @@ impl RulesCache {
 /// What a decision may look at of an object.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct ObjectFacts {
+    /// Which version they are of, to read them again while a transfer runs.
+    pub(crate) id: Option<VersionId>,
     /// Its owner's canonical id; `None` if it is the bucket's owner.
     pub(crate) foreign_owner: Option<String>,
     /// Its list; `None` says that its owner has FULL_CONTROL.
@@ -248,6 +250,6 @@ impl ObjectFacts {
                 .map(|owner| owner.canonical_id.clone()),
             _ => None,
         };
-        Ok(Self { foreign_owner, acl, tags: attributes.tags.clone() })
+        Ok(Self { id: Some(found.version.id), foreign_owner, acl, tags: attributes.tags.clone() })
     }
 }

@@ -1,11 +1,11 @@
 //! Transfers that outlast a lease: each second they ask whether their right still holds.
 
-use super::{About, Action, Asker, judge};
+use super::{About, Action, Asker, ObjectFacts, judge};
 use crate::error::{S3Code, S3Error};
 use crate::state::Shared;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use valv_metadata_api::{Bucket, GetBucket, MetadataError};
+use valv_metadata_api::{Bucket, GetBucket, GetObject, MetadataError, VersionSelector};
 use valv_types::TimestampMicros;
 
 /// How often a running transfer asks whether it still may.
@@ -62,9 +62,27 @@ impl AccessWatch {
                 Ok(_) | Err(MetadataError::NoSuchBucket) => return Err(S3Code::AccessDenied.into()),
                 Err(error) => return Err(error.into()),
             };
+            let about = self.about_now(judged, &bucket).await?;
             let now = TimestampMicros::now();
-            judge(&self.shared.rules, &self.asker, judged.action, &bucket, &judged.about, now).await?;
+            judge(&self.shared.rules, &self.asker, judged.action, &bucket, &about, now).await?;
         }
         Ok(())
+    }
+
+    /// What was judged, with the ACL and the tags that the object has now. One that was removed keeps those it had: its
+    /// reader had begun before.
+    async fn about_now(&self, judged: &Judged, bucket: &Bucket) -> Result<Arc<About>, S3Error> {
+        let id = judged.about.object.as_ref().and_then(|object| object.id);
+        let (Some(key), Some(id)) = (&judged.about.key, id) else { return Ok(Arc::clone(&judged.about)) };
+        let version = VersionSelector::Id(id);
+        let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline: false };
+        match self.shared.metadata.get_object(request).await {
+            Ok(found) => {
+                let facts = ObjectFacts::of(&self.shared.principals, bucket, &found).await?;
+                Ok(Arc::new(About { object: Some(facts), ..About::clone(&judged.about) }))
+            }
+            Err(MetadataError::NoSuchKey | MetadataError::NoSuchVersion) => Ok(Arc::clone(&judged.about)),
+            Err(error) => Err(error.into()),
+        }
     }
 }

@@ -235,7 +235,8 @@ impl Context {
     ) -> Result<(), S3Error> {
         let mut about = About::version(key, version);
         about.given.if_match = condition.if_match.as_ref().map(|etags| etags.join(","));
-        if !self.is_member(bucket) {
+        // Its tags may be asked for by a Deny, which binds members, too.
+        if !(self.is_member(bucket) && self.shared.rules.knows_only_members(bucket)) {
             let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline: false };
             about.object = match self.shared.metadata.get_object(request).await {
                 Ok(found) if found.version.is_delete_marker => None,
