@@ -622,11 +622,30 @@ impl LedgerRecord {
     }
 }
 
-/// A leaf's place in its tree: which event it is of.
-#[derive(Debug, Clone, Encode, Decode)]
-pub(crate) struct LeafRow {
+/// Leaves in one page: 4 KiB of ids.
+pub(crate) const LEAVES_PER_PAGE: usize = 256;
+
+/// A page of a tree's leaves: which events they are of, in order.
+#[derive(Debug, Clone, Default, Encode, Decode)]
+pub(crate) struct LeafPage {
+    /// Ids of 16 bytes, one after the other.
     #[n(0)]
-    pub(crate) event: CommitId,
+    #[cbor(with = "minicbor::bytes")]
+    events: Vec<u8>,
+}
+
+impl LeafPage {
+    pub(crate) fn push(&mut self, event: CommitId) {
+        self.events.extend_from_slice(event.as_bytes());
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.events.len() / 16
+    }
+
+    pub(crate) fn events(&self) -> impl Iterator<Item = CommitId> + '_ {
+        self.events.as_chunks::<16>().0.iter().map(|id| CommitId::from_bytes(*id))
+    }
 }
 
 /// The right edge of a project's tree.

@@ -261,9 +261,9 @@ impl Rows {
         self.key(Tag::LedgerPending, &[project.as_bytes(), &[prefix], event.as_bytes()])
     }
 
-    /// A leaf of a project's tree, by its index.
-    pub(crate) fn ledger_leaf(&self, project: ProjectId, index: u64) -> Key {
-        self.key(Tag::LedgerLeaf, &[project.as_bytes(), &index.to_be_bytes()])
+    /// A page of the leaves of a project's tree.
+    pub(crate) fn ledger_leaves_page(&self, project: ProjectId, page: u64) -> Key {
+        self.key(Tag::LedgerLeaf, &[project.as_bytes(), &page.to_be_bytes()])
     }
 
     /// All leaves of a project's tree, in order.

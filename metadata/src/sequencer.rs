@@ -6,11 +6,11 @@
 //! that appends to a tree expects the tree of the snapshot in which its records were pending.
 
 use crate::attempt::{self, Attempt, store_error};
-use crate::records::{self, LeafRow, LedgerRecord, TreeRecord};
+use crate::records::{self, LEAVES_PER_PAGE, LeafPage, LedgerRecord, TreeRecord};
 use crate::rows::{Tag, pending_parts};
 use crate::seal::Place;
 use crate::service::{Core, MetadataService, corrupt};
-use crate::store::{Snapshot, Versioned};
+use crate::store::{Key, Snapshot, Versioned};
 use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use valv_ledger::{Frontier, Head, Names, SignedHead, export, tree};
 use valv_metadata_api::MetadataError;
 use valv_types::{CommitId, ProjectId};
 
-/// Records that one pass reads at once, and so at most the leaves of one commit: two writes each and the tree, well below
+/// Records that one pass reads at once, and so at most the leaves of one commit: a write each, pages and tree, well below
 /// [`crate::store::COMMIT_KEYS_MAX`].
 const BATCH: usize = 4_096;
 
@@ -39,6 +39,8 @@ pub enum LedgerExportError {
 #[derive(Default)]
 struct Pending {
     tree: Option<Versioned>,
+    /// The page that the next leaf goes to, as far as it is filled.
+    page: LeafPage,
     records: Vec<(CommitId, LedgerRecord)>,
 }
 
@@ -97,6 +99,7 @@ impl Core {
         }
         for (project, pending) in &mut batch {
             pending.tree = snapshot.get(&self.rows.ledger_tree(*project)).map_err(store_error)?;
+            pending.page = self.last_page(snapshot, *project, pending.tree.as_ref())?;
             pending.records.sort_by_key(|(event, record)| (record.time, *event.as_bytes()));
         }
         Ok(batch)
@@ -112,17 +115,46 @@ impl Core {
         records::decode("ledger record", &row.ok_or_else(|| corrupt("ledger record is missing"))?.value)
     }
 
+    /// The page that holds leaf `index`.
+    fn page_key(&self, project: ProjectId, index: u64) -> Key {
+        self.rows.ledger_leaves_page(project, index / LEAVES_PER_PAGE as u64)
+    }
+
+    /// The page that the next leaf of a tree goes to.
+    fn last_page(
+        &self,
+        snapshot: &dyn Snapshot,
+        project: ProjectId,
+        tree: Option<&Versioned>,
+    ) -> Result<LeafPage, MetadataError> {
+        let size = frontier_of(tree)?.size();
+        let filled = (size % LEAVES_PER_PAGE as u64) as usize;
+        if filled == 0 {
+            return Ok(LeafPage::default());
+        }
+        let row = snapshot.get(&self.page_key(project, size)).map_err(store_error)?;
+        let row = row.ok_or_else(|| corrupt("leaves of a ledger"))?;
+        let page: LeafPage = records::decode("leaves of a ledger", &row.value)?;
+        if page.len() == filled { Ok(page) } else { Err(corrupt("leaves of a ledger")) }
+    }
+
     async fn append_to_tree(&self, project: ProjectId, pending: Pending) -> Result<usize, MetadataError> {
         let tree_key = self.rows.ledger_tree(project);
-        let Pending { tree, records: pending } = pending;
+        let Pending { tree, mut page, records: pending } = pending;
         let mut frontier = frontier_of(tree.as_ref())?;
         let mut attempt = Attempt::default();
         attempt.expect(tree_key.clone(), tree.as_ref());
         for (event, record) in &pending {
             let leaf = record.leaf(project, *event);
-            attempt.put(self.rows.ledger_leaf(project, frontier.size()), records::encode(&LeafRow { event: *event }));
             attempt.remove(self.rows.ledger_pending(project, *event));
+            page.push(*event);
+            if page.len() == LEAVES_PER_PAGE {
+                attempt.put(self.page_key(project, frontier.size()), records::encode(&std::mem::take(&mut page)));
+            }
             frontier.push(tree::leaf_hash(&leaf.to_bytes()));
+        }
+        if page.len() > 0 {
+            attempt.put(self.page_key(project, frontier.size()), records::encode(&page));
         }
         attempt.put(tree_key, records::encode(&TreeRecord::of(&frontier)));
         let is_done = attempt::commit(self.store.as_ref(), CommitId::random(), attempt).await?;
@@ -142,12 +174,14 @@ impl Core {
         let range = self.rows.ledger_leaves(project);
         let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
         while let Some((_, row)) = cursor.next().map_err(store_error)? {
-            let LeafRow { event } = records::decode("leaf of a ledger", &row.value)?;
-            let record = self.ledger_record(snapshot, project, event)?;
-            let leaf = record.leaf(project, event);
-            let names = self.names_of(project, event, &record)?;
-            out.write_all(export::event_line(seen.size(), &leaf, names.as_ref()).as_bytes())?;
-            seen.push(tree::leaf_hash(&leaf.to_bytes()));
+            let page: LeafPage = records::decode("leaves of a ledger", &row.value)?;
+            for event in page.events() {
+                let record = self.ledger_record(snapshot, project, event)?;
+                let leaf = record.leaf(project, event);
+                let names = self.names_of(project, event, &record)?;
+                out.write_all(export::event_line(seen.size(), &leaf, names.as_ref()).as_bytes())?;
+                seen.push(tree::leaf_hash(&leaf.to_bytes()));
+            }
         }
         if seen != tree {
             // Nothing is signed that does not hold.

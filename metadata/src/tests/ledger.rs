@@ -36,7 +36,7 @@ async fn every_record_becomes_one_leaf_and_later_exports_go_on_from_earlier_ones
     assert_eq!(report.events as usize, fixture.store.count(Tag::Ledger));
     assert_eq!((report.project, report.without_names), (fixture.actor.project, 0));
     assert_eq!(fixture.store.count(Tag::LedgerPending), 0);
-    assert_eq!(fixture.store.count(Tag::LedgerLeaf), report.events as usize);
+    assert_eq!(fixture.store.count(Tag::LedgerLeaf), 1, "one page");
     assert_eq!(fixture.service.sequence_ledgers().await.unwrap(), 0, "nothing is left");
 
     fixture.service.delete_object(fixture.delete(bucket, b"k", VersionSelector::Current)).await.unwrap();
@@ -57,8 +57,8 @@ async fn sequencing_is_repeated_after_lost_answers_without_a_second_leaf() {
     // Whatever is told of the lost answer, the next pass leaves each record in the tree once.
     let _ = fixture.service.sequence_ledgers().await;
     fixture.service.sequence_ledgers().await.unwrap();
-    assert_eq!(fixture.store.count(Tag::LedgerLeaf), fixture.store.count(Tag::Ledger));
-    check(&fixture, &exported(&fixture).await.unwrap(), &[]);
+    let report = check(&fixture, &exported(&fixture).await.unwrap(), &[]);
+    assert_eq!(report.events as usize, fixture.store.count(Tag::Ledger));
 }
 
 #[tokio::test]
@@ -106,4 +106,22 @@ async fn erased_names_leave_the_tree_as_it_is() {
     let report = check(&fixture, &after, &[head(&before)]);
     assert_eq!(report.without_names, report.events);
     assert!(!String::from_utf8(after).unwrap().contains("\"subject\""));
+}
+
+#[tokio::test]
+async fn leaves_fill_page_after_page_in_passes_of_any_length() {
+    let fixture = Fixture::new().await;
+    let bucket = fixture.bucket("b", false).await;
+    let mut heads = Vec::new();
+    // Beside the events of the fixture and the bucket: to just below a page, over its end, and over two at once.
+    for (pass, count) in [250, 1, 1, 1, 1, 2, 600].into_iter().enumerate() {
+        for number in 0..count {
+            fixture.put_now(bucket, format!("{pass}/{number}").as_bytes()).await;
+        }
+        let lines = exported(&fixture).await.unwrap();
+        let report = check(&fixture, &lines, &heads);
+        assert_eq!(report.events as usize, fixture.store.count(Tag::Ledger));
+        assert_eq!(fixture.store.count(Tag::LedgerLeaf), fixture.store.count(Tag::Ledger).div_ceil(256));
+        heads.push(head(&lines));
+    }
 }
