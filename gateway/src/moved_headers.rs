@@ -30,6 +30,7 @@ const OF_VERSION_2: [&str; 2] = ["content-md5", "content-type"];
 /// # Errors
 /// InvalidArgument for a value that no header can have.
 pub(crate) fn merged(query: &Query, headers: &HeaderMap) -> Result<Option<HeaderMap>, S3Error> {
+    let is_version_2 = crate::sigv2::is_presigned(query);
     let mut all: Option<HeaderMap> = None;
     for (parameter, value) in query.iter() {
         let name = parameter.to_ascii_lowercase();
@@ -37,7 +38,7 @@ pub(crate) fn merged(query: &Query, headers: &HeaderMap) -> Result<Option<Header
             && !NOT_MOVED.contains(&name.as_str())
             && !name.starts_with("x-amz-checksum-")
             && !name.starts_with("x-amz-sdk-");
-        let is_moved = is_amz || (crate::sigv2::is_presigned(query) && OF_VERSION_2.contains(&name.as_str()));
+        let is_moved = is_amz || (is_version_2 && OF_VERSION_2.contains(&name.as_str()));
         if !is_moved || headers.contains_key(&name) {
             continue;
         }

@@ -2,7 +2,7 @@
 //!
 //! Every commit that changes what a project holds writes exactly one. Commits of Valv's own bookkeeping (leases, clock,
 //! heartbeats, queues, parts that no version took) change nothing of a project's and write none. A pending row beside the
-//! record has it sequenced into the project's tree soon after (`sequencer.rs`).
+//! record has it sequenced into the project's tree later (`sequencer.rs`).
 
 use crate::attempt::Attempt;
 use crate::records::{self, EventKind, LedgerRecord};

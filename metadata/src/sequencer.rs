@@ -1,6 +1,6 @@
 //! Sequencing: ledger records become leaves of their project's tree, and a tree is exported with a signed head.
 //!
-//! A record is durable before its effect is visible, wherever it lies; its place in the tree is decided here, soon after:
+//! A record is durable before its effect is visible, wherever it lies; its place in the tree is decided here, later:
 //! the maximum merge delay is an hour (`background.rs`) and the time that a backlog takes, at some ten thousand records a
 //! second; an export brings everything that is pending into the tree first. Whoever holds the background lease does it, and two at once do no harm: a commit
 //! that appends to a tree expects the tree of the snapshot in which its records were pending.

@@ -26,8 +26,8 @@ macro_rules! actions {
 }
 
 actions! {
-    ListBucket; ListBucketVersions; ListBucketMultipartUploads; ListMultipartUploadParts; CreateBucket; DeleteBucket;
-    ListAllMyBuckets; GetBucketLocation; GetBucketVersioning; PutBucketVersioning; GetBucketTagging; PutBucketTagging;
+    ListBucket; ListBucketVersions; ListBucketMultipartUploads; ListMultipartUploadParts; DeleteBucket;
+    GetBucketLocation; GetBucketVersioning; PutBucketVersioning; GetBucketTagging; PutBucketTagging;
     GetBucketCORS; PutBucketCORS; GetBucketAcl; PutBucketAcl; GetBucketPolicy; PutBucketPolicy; DeleteBucketPolicy;
     GetBucketPolicyStatus; GetLifecycleConfiguration; PutLifecycleConfiguration; GetEncryptionConfiguration;
     PutEncryptionConfiguration; GetBucketOwnershipControls; PutBucketOwnershipControls; GetBucketPublicAccessBlock;

@@ -39,14 +39,7 @@ pub(crate) async fn judge(
     if cache.knows_only_members(bucket) {
         return if asker.is_member(bucket) { Ok(()) } else { Err(S3Code::AccessDenied.into()) };
     }
-    let rules = cache.of(bucket).await?;
-    let is_policy = matches!(action, Action::GetBucketPolicy | Action::PutBucketPolicy | Action::DeleteBucketPolicy);
-    if rules.is_policy_unreadable && !(is_policy && asker.is_member(bucket)) {
-        return Err(S3Code::InternalError.into());
-    }
-    let acl = cache.acl_of(bucket, &rules).await?;
-    let question = Question { asker, action, bucket, about, now, rules: &rules, bucket_acl: &acl };
-    match question.ask(decide) {
+    match ask(cache, asker, action, bucket, about, now, decide).await? {
         Decision::Allowed => Ok(()),
         Decision::Denied => Err(S3Code::AccessDenied.into()),
     }
@@ -65,15 +58,9 @@ pub(crate) async fn refuse_outsiders(
     if asker.is_member(bucket) {
         return Ok(());
     }
-    let rules = cache.of(bucket).await?;
-    if rules.is_policy_unreadable {
-        return Err(S3Code::InternalError.into());
-    }
-    let acl = cache.acl_of(bucket, &rules).await?;
     // Which action is not asked.
-    let (about, action) = (About::default(), Action::ListBucket);
-    let question = Question { asker, action, bucket, about: &about, now, rules: &rules, bucket_acl: &acl };
-    if question.ask(could_enter) { Ok(()) } else { Err(S3Code::AccessDenied.into()) }
+    let may_enter = ask(cache, asker, Action::ListBucket, bucket, &About::default(), now, could_enter).await?;
+    if may_enter { Ok(()) } else { Err(S3Code::AccessDenied.into()) }
 }
 
 /// Refuses `action` on a key if the bucket's policy denies it: for what comes with another right, such as giving an ACL to
@@ -89,16 +76,33 @@ pub(crate) async fn refuse_denied(
     about: &About,
     now: TimestampMicros,
 ) -> Result<(), S3Error> {
-    let rules = cache.of(bucket).await?;
-    if rules.is_policy_unreadable {
-        return Err(S3Code::InternalError.into());
-    }
-    let acl = cache.acl_of(bucket, &rules).await?;
-    let question = Question { asker, action, bucket, about, now, rules: &rules, bucket_acl: &acl };
-    match question.ask(verdict) {
+    match ask(cache, asker, action, bucket, about, now, verdict).await? {
         Verdict::Allow | Verdict::NoMatch => Ok(()),
         Verdict::Deny => Err(S3Code::AccessDenied.into()),
     }
+}
+
+/// Puts a question to a judge, with the bucket's rules as they are now.
+///
+/// # Errors
+/// Whatever kept the rules from being read. A policy that can't be read leaves only itself in reach of members, who can
+/// replace it.
+async fn ask<T>(
+    cache: &RulesCache,
+    asker: &Asker,
+    action: Action,
+    bucket: &Bucket,
+    about: &About,
+    now: TimestampMicros,
+    judge: impl FnOnce(&Facts<'_>) -> T,
+) -> Result<T, S3Error> {
+    let rules = cache.of(bucket).await?;
+    let is_policy = matches!(action, Action::GetBucketPolicy | Action::PutBucketPolicy | Action::DeleteBucketPolicy);
+    if rules.is_policy_unreadable && !(is_policy && asker.is_member(bucket)) {
+        return Err(S3Code::InternalError.into());
+    }
+    let acl = cache.acl_of(bucket, &rules).await?;
+    Ok(Question { asker, action, bucket, about, now, rules: &rules, bucket_acl: &acl }.ask(judge))
 }
 
 /// Everything that one decision looks at.
@@ -113,7 +117,6 @@ struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Puts the question to a judge.
     fn ask<T>(&self, judge: impl FnOnce(&Facts<'_>) -> T) -> T {
         let grant = self.asker.identity.as_ref().map(|identity| &identity.grant);
         let (user_id, project_id) = match grant {

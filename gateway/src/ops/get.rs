@@ -155,7 +155,8 @@ fn watch(shared: Arc<Shared>, operation: Operation, watch: AccessWatch, stream: 
 /// marker.
 ///
 /// # Errors
-/// NoSuchBucket, AccessDenied, NoSuchVersion; NoSuchKey if the current version is a delete marker; MethodNotAllowed if the version asked for is one.
+/// NoSuchBucket, AccessDenied, NoSuchVersion; NoSuchKey if the current version is a delete marker; MethodNotAllowed if the
+/// version asked for is one.
 pub(crate) async fn readable(
     cx: &Context,
     action: Action,

@@ -31,9 +31,13 @@ fn read_tags(document: &Element, tags_max: usize) -> Result<Vec<(String, String)
 /// # Errors
 /// MalformedXML, BadRequest, InvalidTag.
 pub(crate) fn created_with(set: &Element) -> Result<Option<BucketDocument>, S3Error> {
-    let tags = read_tag_set(set, BUCKET_TAGS_MAX)?;
-    let body = document(&tags).into_bytes();
-    Ok((!tags.is_empty()).then_some(BucketDocument { kind: BucketDocumentKind::Tagging, body }))
+    Ok(kept(&read_tag_set(set, BUCKET_TAGS_MAX)?))
+}
+
+/// The document that keeps a bucket's tags; `None` if there are none: S3 answers NoSuchTagSet after an empty set.
+fn kept(tags: &[(String, String)]) -> Option<BucketDocument> {
+    let body = document(tags).into_bytes();
+    (!tags.is_empty()).then_some(BucketDocument { kind: BucketDocumentKind::Tagging, body })
 }
 
 fn read_tag_set(set: &Element, tags_max: usize) -> Result<Vec<(String, String)>, S3Error> {
@@ -203,14 +207,8 @@ pub(crate) async fn put_bucket(cx: &Context, mut payload: Payload) -> Answer {
     let bucket = cx.bucket(Action::PutBucketTagging).await?;
     let given = cx.xml_body(&mut payload, "Tagging", TAGGING_LEN_BYTES_MAX, BodyDigest::Optional).await?;
     let tags = read_tags(&given, BUCKET_TAGS_MAX)?;
-    // A set without tags is none: S3 answers NoSuchTagSet after it.
-    let change = match tags.is_empty() {
-        true => BucketChange::RemoveDocument(BucketDocumentKind::Tagging),
-        false => {
-            let body = document(&tags).into_bytes();
-            BucketChange::SetDocument(BucketDocument { kind: BucketDocumentKind::Tagging, body })
-        }
-    };
+    let change =
+        kept(&tags).map_or(BucketChange::RemoveDocument(BucketDocumentKind::Tagging), BucketChange::SetDocument);
     update_bucket(cx, &bucket, change).await?;
     Ok(no_content())
 }
