@@ -1,2 +1,4 @@
+//! libFuzzer over lifecycle configurations: what has to hold is in `fuzz-targets/`.
+
 #![no_main]
 libfuzzer_sys::fuzz_target!(|data: &[u8]| valv_fuzz_targets::lifecycle::run(data));

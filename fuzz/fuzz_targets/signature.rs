@@ -1,2 +1,4 @@
+//! libFuzzer over signatures and their canonical forms: what has to hold is in `fuzz-targets/`.
+
 #![no_main]
 libfuzzer_sys::fuzz_target!(|data: &[u8]| valv_fuzz_targets::signature::run(data));

@@ -107,6 +107,8 @@ def trio_server(module_folder):
     yield server
     try:
         server.assert_clean_log()
+        for name in trio.NAMES:
+            assert f"the-secret-of-{name}" not in server.log()
     finally:
         server.kill()
 

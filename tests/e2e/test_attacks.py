@@ -25,33 +25,6 @@ BODY = b"what the others must not see"
 HOUR = datetime.timedelta(hours=1)
 
 
-@pytest.fixture(scope="module")
-def trio_server(module_folder):
-    server = harness.Server(module_folder / "trio", name="trio", config=trio.CONFIG).start()
-    yield server
-    try:
-        server.assert_clean_log()
-        for name in trio.NAMES:
-            assert f"the-secret-of-{name}" not in server.log()
-    finally:
-        server.kill()
-
-
-@pytest.fixture
-def main(trio_server):
-    return trio.client(trio_server, "main")
-
-
-@pytest.fixture
-def alt(trio_server):
-    return trio.client(trio_server, "alt")
-
-
-@pytest.fixture
-def nobody(trio_server):
-    return trio.client(trio_server, None)
-
-
 @pytest.fixture
 def make_bucket(main):
     """Makes buckets of main's in which nothing is blocked."""
