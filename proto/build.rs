@@ -5,7 +5,13 @@ use std::path::PathBuf;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let root = "proto";
-    let files = ["valv/shard/v1/shard.proto", "valv/metadata/v1/metadata.proto", "valv/admin/v1/admin.proto"];
+    // One line for each, in order.
+    #[rustfmt::skip]
+    let files = [
+        "valv/admin/v1/admin.proto",
+        "valv/metadata/v1/metadata.proto",
+        "valv/shard/v1/shard.proto",
+    ];
     for file in files {
         println!("cargo::rerun-if-changed={root}/{file}");
     }

@@ -80,6 +80,10 @@ struct ReadableNames {
     other_version: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     rule: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    caller: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    detail: Option<String>,
 }
 
 impl ReadableNames {
@@ -94,6 +98,8 @@ impl ReadableNames {
             remote: names.remote.clone(),
             other_version: names.other_version.map(|id| id.to_string()),
             rule: names.rule.clone(),
+            caller: names.caller.clone(),
+            detail: names.detail.clone(),
         }
     }
 
@@ -117,6 +123,8 @@ impl ReadableNames {
             remote: self.remote.clone(),
             other_version: parse(&self.other_version).ok()?,
             rule: self.rule.clone(),
+            caller: self.caller.clone(),
+            detail: self.detail.clone(),
         })
     }
 }

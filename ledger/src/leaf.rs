@@ -117,6 +117,12 @@ pub struct Names {
     /// The id of the lifecycle rule that did it.
     #[n(6)]
     pub rule: Option<String>,
+    /// Through what the admin service was reached, for acts of administration.
+    #[n(7)]
+    pub caller: Option<String>,
+    /// What an act of administration says besides: a JSON object (purposes, references, old and new values).
+    #[n(8)]
+    pub detail: Option<String>,
 }
 
 impl Names {

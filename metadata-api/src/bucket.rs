@@ -22,6 +22,10 @@ pub struct Actor {
     /// The peer's address as text, without port.
     #[n(4)]
     pub remote: String,
+    /// Through what the admin service was reached, as the ledger shall name it (`operator on the server's socket`, `token
+    /// 1f0c...`). `None` for requests of S3 and for Valv's own work.
+    #[n(5)]
+    pub caller: Option<String>,
 }
 
 /// Looks up an access key.

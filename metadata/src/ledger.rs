@@ -28,6 +28,15 @@ pub(crate) struct Event<'a> {
     pub(crate) subject: &'a [u8],
 }
 
+/// Why a record has more to say than its event.
+#[derive(Debug, Clone, Copy, Default)]
+struct Besides<'a> {
+    /// The lifecycle rule that did it.
+    rule: Option<&'a str>,
+    /// What an act of administration says: a JSON object.
+    detail: Option<&'a str>,
+}
+
 impl Core {
     /// Adds the event to the attempt. `commit` names the record; `actor` is `None` for background work.
     pub(crate) fn record_event(
@@ -37,7 +46,7 @@ impl Core {
         actor: Option<&Actor>,
         event: Event<'_>,
     ) -> Result<(), MetadataError> {
-        self.add_record(attempt, commit, actor, None, event)
+        self.add_record(attempt, commit, actor, Besides::default(), event)
     }
 
     /// The same for what a lifecycle rule did: nobody asked for it, so the record names the rule instead.
@@ -48,7 +57,21 @@ impl Core {
         rule: &str,
         event: Event<'_>,
     ) -> Result<(), MetadataError> {
-        self.add_record(attempt, commit, None, Some(rule), event)
+        self.add_record(attempt, commit, None, Besides { rule: Some(rule), ..Besides::default() }, event)
+    }
+
+    /// The same for an act of administration. `detail` is a JSON object that tells what a controller or an auditor will ask
+    /// years later: purposes, references, old and new values. It is sealed as the names are.
+    pub(crate) fn record_act(
+        &self,
+        attempt: &mut Attempt,
+        commit: CommitId,
+        actor: &Actor,
+        detail: &serde_json::Value,
+        event: Event<'_>,
+    ) -> Result<(), MetadataError> {
+        let detail = detail.to_string();
+        self.add_record(attempt, commit, Some(actor), Besides { detail: Some(&detail), ..Besides::default() }, event)
     }
 
     fn add_record(
@@ -56,7 +79,7 @@ impl Core {
         attempt: &mut Attempt,
         commit: CommitId,
         actor: Option<&Actor>,
-        rule: Option<&str>,
+        besides: Besides<'_>,
         event: Event<'_>,
     ) -> Result<(), MetadataError> {
         let mut salt = [0; 16];
@@ -69,7 +92,9 @@ impl Core {
             request_id: actor.map(|actor| actor.request_id.clone()).unwrap_or_default(),
             remote: actor.map(|actor| actor.remote.clone()).unwrap_or_default(),
             other_version: event.other_version,
-            rule: rule.map(str::to_owned),
+            rule: besides.rule.map(str::to_owned),
+            caller: actor.and_then(|actor| actor.caller.clone()),
+            detail: besides.detail.map(str::to_owned),
         };
         let names_hash = names.hash();
         let sealed = self.seals.seal(Place::Ledger(event.project, commit), &names);

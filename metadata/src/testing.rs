@@ -194,7 +194,14 @@ pub(crate) fn principal(name: &str) -> EnsurePrincipal {
 }
 
 pub(crate) fn actor(project: ProjectId, user: valv_types::UserId) -> Actor {
-    Actor { project, user: Some(user), access_key: None, request_id: "r".to_owned(), remote: "::1".to_owned() }
+    Actor {
+        project,
+        user: Some(user),
+        access_key: None,
+        request_id: "r".to_owned(),
+        remote: "::1".to_owned(),
+        caller: None,
+    }
 }
 
 impl Fixture {

@@ -146,6 +146,22 @@ id128!(
     UploadId
 );
 id128!(
+    /// An opening: a controller's dated, revocable decision to let somebody in who is not a member.
+    OpeningId
+);
+id128!(
+    /// An act that waits for a second person's approval.
+    ProposalId
+);
+id128!(
+    /// A token with which a user talks to the admin service.
+    TokenId
+);
+id128!(
+    /// A custodian: an organisation that runs hardware.
+    CustodianId
+);
+id128!(
     /// One attempt to commit to a MetaStore; its outcome can be asked for afterwards.
     CommitId
 );
@@ -182,7 +198,11 @@ random_id128!(
     CommitId,
     DiskId,
     NodeId,
-    SiteId
+    SiteId,
+    OpeningId,
+    ProposalId,
+    TokenId,
+    CustodianId
 );
 
 impl BlobId {

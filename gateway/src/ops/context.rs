@@ -125,6 +125,7 @@ impl Context {
             access_key: self.identity().map(|identity| identity.access_key.clone()),
             request_id: self.conn.request_id.to_string(),
             remote: self.conn.peer.ip().to_string(),
+            caller: None,
         }
     }
 

@@ -1,9 +1,9 @@
 //! What a person who started a server wants to read first: where it is, and what to paste into rclone.
 
+use super::admin::users::FirstKey;
 use super::gateway::Gateway;
 use super::metadata::Metadata;
 use super::storage::Storage;
-use super::users::FirstKey;
 use crate::config::Config;
 use std::fmt::Write;
 

@@ -1,9 +1,9 @@
 //! The metadata role: the store and its mirror, the service over it, and its background work.
 
+use super::admin::users::{self, FirstKey};
 use super::first_start::DataFolder;
 use super::storage::Storage;
-use super::users::FirstKey;
-use super::{KEYS_FOLDER, METADATA_FOLDER, ROOT_KEY_FILE, RPC_IN_FLIGHT_MAX, Serving, Shards, remote, repair, users};
+use super::{KEYS_FOLDER, METADATA_FOLDER, ROOT_KEY_FILE, RPC_IN_FLIGHT_MAX, Serving, Shards, remote, repair};
 use crate::config::Config;
 use anyhow::{Context, bail};
 use prometheus::Registry;

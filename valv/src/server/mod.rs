@@ -3,16 +3,15 @@
 //! Start: lock the folder, know its identity, open the disks, then metadata, then repair, then the gateway: nothing
 //! listens before what it needs is there. Stop is the reverse: first no new requests, last the disks.
 
+mod admin;
 mod announce;
 mod first_start;
 mod gateway;
-mod local;
 mod metadata;
 mod metrics;
 mod remote;
 mod repair;
 mod storage;
-mod users;
 
 pub(crate) use metadata::export_offline;
 
@@ -61,7 +60,7 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         true => Some(gateway::start(&config, storage.as_ref(), metadata.as_ref(), &registry).await?),
         false => None,
     };
-    let admin = local::serve_admin(&config, &folder, storage.as_ref(), metadata.as_ref())?;
+    let admin = admin::serve(&config, &folder, storage.as_ref(), metadata.as_ref())?;
     announce::print(&config, gateway.as_ref(), metadata.as_ref(), storage.as_ref());
     tracing::info!(roles = ?config.roles, cluster = %folder.identity.cluster, "serving");
 

@@ -1,95 +1,31 @@
-//! The admin service of a running server, on its Unix socket.
+//! Status, census, exports, users and access keys.
 
-use super::Serving;
-use super::first_start::DataFolder;
-use super::metadata::Metadata;
-use super::storage::Storage;
-use super::users::{self, Configured};
-use crate::admin::{ADMIN_MESSAGE_BYTES_MAX, socket_path};
-use crate::config::Config;
-use anyhow::Context;
+use super::{AdminState, Caller, no_metadata_role, users};
 use std::io::Write;
-use std::os::unix::fs::PermissionsExt;
 use std::pin::Pin;
 use std::sync::Arc;
-use tokio::net::UnixListener;
 use tokio::sync::mpsc;
 use tokio_stream::Stream;
-use tokio_stream::wrappers::{ReceiverStream, UnixListenerStream};
-use tokio_util::sync::CancellationToken;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
-use valv_metadata::MetadataService;
 use valv_proto::admin::v1 as wire;
-use valv_proto::admin::v1::admin_server::{Admin, AdminServer};
-use valv_repair::{Census, RepairService};
+use valv_proto::admin::v1::admin_server::Admin;
+use valv_repair::Census;
 use valv_shard_api::{DiskState, DiskStatus, ShardError, ShardStore};
-use valv_storage_node::StorageNode;
-
-/// Serves the admin service in the data folder.
-pub(crate) fn serve_admin(
-    config: &Config,
-    folder: &DataFolder,
-    storage: Option<&Storage>,
-    metadata: Option<&Metadata>,
-) -> anyhow::Result<Serving> {
-    let path = socket_path(&folder.path);
-    // Left by a server that was killed; the folder's lock says that none is running.
-    match std::fs::remove_file(&path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            return Err(error).with_context(|| format!("removing {}", path.display()));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(&path).with_context(|| format!("binding {}", path.display()))?;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
-        .with_context(|| format!("protecting {}", path.display()))?;
-    let service = AdminService {
-        cluster: folder.identity.cluster.to_string(),
-        roles: config.roles.iter().map(|role| role.name().to_owned()).collect(),
-        shards: storage.map(Storage::shards).or_else(|| metadata.map(|metadata| metadata.shards.clone())),
-        node: storage.map(|storage| storage.node.clone()),
-        metadata: metadata.map(|metadata| metadata.service.clone()),
-        repair: metadata.map(|metadata| metadata.repair.clone()),
-        configured: Configured::new(config),
-    };
-    let cancel = CancellationToken::new();
-    let stopped = cancel.clone();
-    Ok(Serving::spawn(cancel, async move {
-        let served = tonic::transport::Server::builder()
-            .add_service(AdminServer::new(service).max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
-            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped.cancelled_owned())
-            .await;
-        if let Err(error) = served {
-            tracing::error!(%error, "the admin service ended");
-        }
-    }))
-}
 
 /// Answers from whatever roles this process has.
-struct AdminService {
-    cluster: String,
-    roles: Vec<String>,
-    shards: Option<Arc<dyn ShardStore>>,
-    node: Option<Arc<StorageNode>>,
-    metadata: Option<Arc<MetadataService>>,
-    repair: Option<Arc<RepairService>>,
-    configured: Configured,
-}
+pub(super) struct General(pub(super) Arc<AdminState>);
 
-impl AdminService {
-    #[allow(clippy::result_large_err, reason = "tonic's error type")]
-    fn metadata(&self) -> Result<&Arc<MetadataService>, Status> {
-        self.metadata.as_ref().ok_or_else(no_metadata_role)
+impl std::ops::Deref for General {
+    type Target = AdminState;
+
+    fn deref(&self) -> &AdminState {
+        &self.0
     }
-}
-
-/// What a process without the metadata role answers.
-fn no_metadata_role() -> Status {
-    Status::failed_precondition("this process has no metadata role: ask the one that has")
 }
 
 #[tonic::async_trait]
-impl Admin for AdminService {
+impl Admin for General {
     async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
         let disks = match &self.shards {
             Some(shards) => shards.disks().await.map_err(|error| Status::unavailable(error.to_string()))?,
@@ -168,6 +104,7 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::EnsureUserRequest>,
     ) -> Result<Response<wire::EnsureUserReply>, Status> {
+        Caller::of(&request)?.require_operator()?;
         Ok(Response::new(users::ensure(self.metadata()?, request.into_inner()).await?))
     }
 
@@ -189,6 +126,7 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::UpdateUserRequest>,
     ) -> Result<Response<wire::UpdateUserReply>, Status> {
+        Caller::of(&request)?.require_operator()?;
         users::update(self.metadata()?, request.into_inner()).await?;
         Ok(Response::new(wire::UpdateUserReply {}))
     }
@@ -197,6 +135,7 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::DeleteUserRequest>,
     ) -> Result<Response<wire::DeletedReply>, Status> {
+        Caller::of(&request)?.require_operator()?;
         Ok(Response::new(users::delete(self.metadata()?, &self.configured, request.into_inner()).await?))
     }
 
@@ -204,6 +143,7 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::CreateAccessKeyRequest>,
     ) -> Result<Response<wire::AccessKey>, Status> {
+        Caller::of(&request)?.require_operator()?;
         Ok(Response::new(users::create_key(self.metadata()?, request.into_inner()).await?))
     }
 
@@ -211,6 +151,7 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::UpdateAccessKeyRequest>,
     ) -> Result<Response<wire::AccessKey>, Status> {
+        Caller::of(&request)?.require_operator()?;
         Ok(Response::new(users::update_key(self.metadata()?, request.into_inner()).await?))
     }
 
@@ -218,6 +159,7 @@ impl Admin for AdminService {
         &self,
         request: Request<wire::DeleteAccessKeyRequest>,
     ) -> Result<Response<wire::DeletedReply>, Status> {
+        Caller::of(&request)?.require_operator()?;
         Ok(Response::new(users::delete_key(self.metadata()?, &self.configured, request.into_inner()).await?))
     }
 }

@@ -1,0 +1,109 @@
+//! The admin service of a running server: who may ask, and the gRPC services that answer.
+//!
+//! Each group of acts is a service of its own, in a file of its own: it finds out who calls ([`Caller`]), whether that
+//! caller may, and hands the rest to the metadata service, which decides again inside its commit.
+
+mod caller;
+mod general;
+pub(super) mod users;
+
+pub(crate) use caller::Caller;
+
+use super::Serving;
+use super::first_start::DataFolder;
+use super::metadata::Metadata;
+use super::storage::Storage;
+use crate::admin::{ADMIN_MESSAGE_BYTES_MAX, socket_path};
+use crate::config::Config;
+use anyhow::Context;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use tokio::net::UnixListener;
+use tokio_stream::wrappers::UnixListenerStream;
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+use tonic::service::Routes;
+use users::Configured;
+use valv_metadata::MetadataService;
+use valv_proto::admin::v1::admin_server::AdminServer;
+use valv_repair::RepairService;
+use valv_shard_api::ShardStore;
+use valv_storage_node::StorageNode;
+
+/// What the services answer from: whatever roles this process has.
+pub(crate) struct AdminState {
+    pub(crate) cluster: String,
+    pub(crate) roles: Vec<String>,
+    pub(crate) shards: Option<Arc<dyn ShardStore>>,
+    pub(crate) node: Option<Arc<StorageNode>>,
+    pub(crate) metadata: Option<Arc<MetadataService>>,
+    pub(crate) repair: Option<Arc<RepairService>>,
+    pub(crate) configured: Configured,
+}
+
+impl AdminState {
+    /// The metadata service of this process.
+    ///
+    /// # Errors
+    /// FAILED_PRECONDITION if it has none.
+    #[allow(clippy::result_large_err, reason = "tonic's error type")]
+    pub(crate) fn metadata(&self) -> Result<&Arc<MetadataService>, Status> {
+        self.metadata.as_ref().ok_or_else(no_metadata_role)
+    }
+}
+
+/// What a process without the metadata role answers.
+fn no_metadata_role() -> Status {
+    Status::failed_precondition("this process has no metadata role: ask the one that has")
+}
+
+/// Every service, over one state.
+fn routes(state: &Arc<AdminState>) -> Routes {
+    Routes::new(AdminServer::new(general::General(state.clone())).max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
+}
+
+/// Serves the admin services in the data folder.
+pub(crate) fn serve(
+    config: &Config,
+    folder: &DataFolder,
+    storage: Option<&Storage>,
+    metadata: Option<&Metadata>,
+) -> anyhow::Result<Serving> {
+    let state = Arc::new(AdminState {
+        cluster: folder.identity.cluster.to_string(),
+        roles: config.roles.iter().map(|role| role.name().to_owned()).collect(),
+        shards: storage.map(Storage::shards).or_else(|| metadata.map(|metadata| metadata.shards.clone())),
+        node: storage.map(|storage| storage.node.clone()),
+        metadata: metadata.map(|metadata| metadata.service.clone()),
+        repair: metadata.map(|metadata| metadata.repair.clone()),
+        configured: Configured::new(config),
+    });
+    let listener = bind_socket(folder)?;
+    let cancel = CancellationToken::new();
+    let stopped = cancel.clone();
+    Ok(Serving::spawn(cancel, async move {
+        let served = tonic::transport::Server::builder()
+            .add_routes(routes(&state))
+            .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped.cancelled_owned())
+            .await;
+        if let Err(error) = served {
+            tracing::error!(%error, "the admin service ended");
+        }
+    }))
+}
+
+/// The socket in the data folder, which only the server's own user can open.
+fn bind_socket(folder: &DataFolder) -> anyhow::Result<UnixListener> {
+    let path = socket_path(&folder.path);
+    // Left by a server that was killed; the folder's lock says that none is running.
+    match std::fs::remove_file(&path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            return Err(error).with_context(|| format!("removing {}", path.display()));
+        }
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).with_context(|| format!("binding {}", path.display()))?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))
+        .with_context(|| format!("protecting {}", path.display()))?;
+    Ok(listener)
+}
