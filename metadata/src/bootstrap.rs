@@ -8,7 +8,8 @@ use crate::service::{Core, MetadataService};
 use std::collections::BTreeSet;
 use valv_metadata_api::{ClusterMap, Empty, MetadataError};
 use valv_types::{
-    CellId, ClusterId, CommitId, DiskId, Epoch, Layout, LayoutError, PlacementGroup, PoolMap, TimestampMicros,
+    CellId, ClusterId, CommitId, DiskId, Epoch, Layout, LayoutError, PlacementGroup, PoolMap, ProjectId,
+    TimestampMicros,
 };
 
 /// Most placement groups of a pool: a pool map of 4,096 groups of 20 disks is about 1.4 MB, so this stays below the
@@ -101,6 +102,12 @@ impl MetadataService {
     pub async fn bootstrap(&self, config: BootstrapConfig) -> Result<ClusterMap, BootstrapError> {
         self.0.bootstrap(config).await
     }
+
+    /// Makes sure of the key that seals the cluster's own records ([`ProjectId::CLUSTER`]), which a cluster that an older
+    /// Valv made has not got yet.
+    pub async fn ensure_cluster_key(&self) -> Result<(), MetadataError> {
+        self.0.new_project_key(ProjectId::CLUSTER).await
+    }
 }
 
 impl Core {
@@ -130,6 +137,7 @@ impl Core {
             let made = matches!(plan, Plan::Commit(..));
             let settled = settle(self.store.as_ref(), commit, number, Ok(plan)).await?;
             if matches!(settled, Settled::Done(())) && !made {
+                self.new_project_key(ProjectId::CLUSTER).await?;
                 return Ok(self.read_cluster_map(Empty {}).await?);
             }
         }

@@ -329,7 +329,7 @@ impl Core {
         Ok(secret.expose() == wanted)
     }
 
-    async fn new_project_key(&self, project: ProjectId) -> Result<(), MetadataError> {
+    pub(crate) async fn new_project_key(&self, project: ProjectId) -> Result<(), MetadataError> {
         let keys = Arc::clone(self.seals.keys());
         let made = tokio::task::spawn_blocking(move || keys.ensure_project_key(project)).await;
         match made {

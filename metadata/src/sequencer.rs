@@ -59,15 +59,27 @@ impl MetadataService {
     /// committed before the call is in it. Runs on the caller's thread between waits, as [`Self::export_all`] does.
     /// Returns the number of events.
     pub async fn export_ledger(&self, project: &str, out: &mut (dyn Write + Send)) -> Result<u64, LedgerExportError> {
-        let core = &self.0;
-        let project = core.project_named(project).await?;
-        core.sequence_ledgers().await?;
-        let snapshot = core.snapshot().await?;
-        core.write_ledger(snapshot.as_ref(), project, out)
+        let project = self.0.project_named(project).await?;
+        self.0.export_ledger_of(project, out).await
+    }
+
+    /// The same for the cluster's own ledger: custodians and disks, and what else belongs to no project.
+    pub async fn export_cluster_ledger(&self, out: &mut (dyn Write + Send)) -> Result<u64, LedgerExportError> {
+        self.0.export_ledger_of(ProjectId::CLUSTER, out).await
     }
 }
 
 impl Core {
+    async fn export_ledger_of(
+        self: &Arc<Self>,
+        project: ProjectId,
+        out: &mut (dyn Write + Send),
+    ) -> Result<u64, LedgerExportError> {
+        self.sequence_ledgers().await?;
+        let snapshot = self.snapshot().await?;
+        self.write_ledger(snapshot.as_ref(), project, out)
+    }
+
     fn signing_key(&self) -> SigningKey {
         self.seals.keys().root().signing_key()
     }

@@ -187,6 +187,12 @@ id128!(
     BlobId
 );
 
+impl ProjectId {
+    /// Stands for the cluster itself where a project is named: its ledger has the events that belong to no project, and its
+    /// key in the key store seals what the cluster keeps under seal. No project has this id, and no request can name it.
+    pub const CLUSTER: Self = Self([0; 16]);
+}
+
 random_id128!(
     ClusterId,
     ProjectId,

@@ -27,8 +27,11 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     data: DataArg,
     /// The project's name.
-    #[arg(long)]
-    project: String,
+    #[arg(long, required_unless_present = "cluster")]
+    project: Option<String>,
+    /// The cluster's own ledger: custodians, disks, and what else belongs to no project. For operators.
+    #[arg(long, conflicts_with = "project")]
+    cluster: bool,
     /// The file to write; it must not exist.
     #[arg(long)]
     out: PathBuf,
@@ -73,7 +76,7 @@ pub(crate) async fn run(command: LedgerCommand) -> anyhow::Result<()> {
 
 async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let mut client = admin::connect(&args.data.data).await?;
-    let request = ExportLedgerRequest { project: args.project };
+    let request = ExportLedgerRequest { project: args.project.unwrap_or_default(), cluster: args.cluster };
     let mut pieces = client.export_ledger(request).await?.into_inner();
     // Nothing is left behind for a project that does not exist.
     let mut piece = pieces.message().await.map_err(|status| anyhow::anyhow!("{}", status.message()))?;

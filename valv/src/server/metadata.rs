@@ -97,6 +97,7 @@ pub(crate) async fn start(
     let service = MetadataService::open(service_config, store.clone(), keys).await?;
     service.register_metrics(registry)?;
     bootstrap(&service, service_config.cell, config, folder, &shards).await?;
+    service.ensure_cluster_key().await?;
     let first_key = users::ensure_all(&service, config).await?;
 
     let cancel = CancellationToken::new();

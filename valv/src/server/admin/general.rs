@@ -86,9 +86,14 @@ impl Admin for General {
         &self,
         request: Request<wire::ExportLedgerRequest>,
     ) -> Result<Response<Self::ExportLedgerStream>, Status> {
+        let caller = Caller::of(&request)?;
         let service = self.metadata()?.clone();
-        let project = request.into_inner().project;
-        Ok(Response::new(pieces(async move |out| Ok(service.export_ledger(&project, out).await?))))
+        let request = request.into_inner();
+        if request.cluster {
+            caller.require_operator()?;
+            return Ok(Response::new(pieces(async move |out| Ok(service.export_cluster_ledger(out).await?))));
+        }
+        Ok(Response::new(pieces(async move |out| Ok(service.export_ledger(&request.project, out).await?))))
     }
 
     async fn get_signing_key(
