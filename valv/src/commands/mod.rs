@@ -4,6 +4,7 @@ pub(crate) mod disk;
 pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod metadata;
+pub(crate) mod output;
 pub(crate) mod status;
 pub(crate) mod user;
 

@@ -1,17 +1,16 @@
 //! `valv user`: users and access keys, through the admin service of a running server.
 
 use super::DataArg;
+use super::output::{confirm, day, print_fields, print_json, print_table};
 use crate::{admin, credentials};
-use anyhow::{Context, bail};
+use anyhow::Context;
 use serde_json::{Value, json};
-use std::io::{BufRead, IsTerminal, Write};
+
 use std::path::Path;
 use tonic::Status;
 use tonic::transport::Channel;
-use valv_gateway::http_date;
 use valv_proto::admin::v1::admin_client::AdminClient;
 use valv_proto::admin::v1::*;
-use valv_types::TimestampMicros;
 
 const ABOUT_USERS: &str = "\
 A user is a person or a program, and owns access keys. An access key is a user in a project:
@@ -372,7 +371,7 @@ async fn change(args: ChangeArgs) -> anyhow::Result<()> {
 async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
     let (user, keys) = describe(&args.data.data, &args.name).await?;
     let what = format!("user {} with {} access keys", user.name, keys.len());
-    confirm(&what, &user.name, args.yes)?;
+    confirm(&format!("deletes {what} for good"), &user.name, args.yes)?;
     let request = DeleteUserRequest { name: args.name };
     let reply = connect(&args.data.data).await?.delete_user(request).await.map_err(refused)?.into_inner();
     println!("{what} is deleted");
@@ -391,7 +390,7 @@ async fn set_key(args: KeyArgs, disabled: bool) -> anyhow::Result<()> {
 }
 
 async fn delete_key(args: KeyDeleteArgs) -> anyhow::Result<()> {
-    confirm(&format!("access key {}", args.access_key_id), &args.access_key_id, args.yes)?;
+    confirm(&format!("deletes access key {} for good", args.access_key_id), &args.access_key_id, args.yes)?;
     let request = DeleteAccessKeyRequest { id: args.access_key_id.clone() };
     let reply = connect(&args.data.data).await?.delete_access_key(request).await.map_err(refused)?.into_inner();
     println!("access key {} is deleted", args.access_key_id);
@@ -406,24 +405,6 @@ fn warn_if_configured(reply: &DeletedReply) {
              out there too"
         );
     }
-}
-
-/// Asks a person, and refuses to go on without one.
-fn confirm(what: &str, name: &str, yes: bool) -> anyhow::Result<()> {
-    if yes {
-        return Ok(());
-    }
-    if !std::io::stdin().is_terminal() {
-        bail!("this deletes {what} for good: say --yes");
-    }
-    eprint!("This deletes {what} for good. Type {name} to go on: ");
-    std::io::stderr().flush()?;
-    let mut line = String::new();
-    std::io::stdin().lock().read_line(&mut line)?;
-    if line.trim() != name {
-        bail!("nothing was deleted");
-    }
-    Ok(())
 }
 
 fn user_json(user: &User) -> Value {
@@ -447,23 +428,16 @@ fn with_keys(user: &User, keys: &[AccessKey]) -> Value {
     value
 }
 
-fn print_json(value: &Value) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(value)?);
-    Ok(())
-}
-
 fn print_user(user: &User) {
-    for (name, value) in [
-        ("user", &user.name),
-        ("display name", &user.display_name),
-        ("e-mail", &user.email),
-        ("canonical id", &user.canonical_id),
-        ("default project", &user.project),
-        ("namespace", &user.namespace),
-        ("since", &day(user.created_micros)),
-    ] {
-        println!("{name:<16} {value}");
-    }
+    print_fields(&[
+        ("user", user.name.clone()),
+        ("display name", user.display_name.clone()),
+        ("e-mail", user.email.clone()),
+        ("canonical id", user.canonical_id.clone()),
+        ("default project", user.project.clone()),
+        ("namespace", user.namespace.clone()),
+        ("since", day(user.created_micros)),
+    ]);
 }
 
 fn print_keys(keys: &[AccessKey]) {
@@ -472,23 +446,4 @@ fn print_keys(keys: &[AccessKey]) {
         vec![key.id.clone(), key.project.clone(), state.to_owned(), day(key.created_micros)]
     };
     print_table(&["access key id", "project", "state", "since"], keys.iter().map(row).collect());
-}
-
-/// Columns as wide as their widest cell.
-fn print_table(titles: &[&str], rows: Vec<Vec<String>>) {
-    let titles: Vec<String> = titles.iter().map(|&title| title.to_owned()).collect();
-    let width = |column: usize| {
-        let cells = std::iter::once(&titles).chain(&rows).filter_map(|row| row.get(column));
-        cells.map(|cell| cell.chars().count()).max().unwrap_or_default()
-    };
-    let widths: Vec<usize> = (0..titles.len()).map(width).collect();
-    for row in std::iter::once(&titles).chain(&rows) {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        println!("{}", cells.join("  ").trim_end());
-    }
-}
-
-/// The UTC date of a time.
-fn day(micros: u64) -> String {
-    http_date::format_iso8601(TimestampMicros(micros)).chars().take(10).collect()
 }
