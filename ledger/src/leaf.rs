@@ -128,9 +128,14 @@ pub struct Names {
 impl Names {
     /// BLAKE3 of the names' CBOR.
     pub fn hash(&self) -> [u8; 32] {
+        *blake3::hash(&self.to_bytes()).as_bytes()
+    }
+
+    /// The names' CBOR.
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(160);
         match minicbor::encode(self, &mut bytes) {
-            Ok(()) => *blake3::hash(&bytes).as_bytes(),
+            Ok(()) => bytes,
             Err(_) => unreachable!("names encode into memory"),
         }
     }

@@ -96,6 +96,7 @@ impl Background {
         self.core.purge_trash().await?;
         if self.sequenced.is_none_or(|at| at.elapsed() >= SEQUENCE_EVERY) {
             self.core.sequence_ledgers().await?;
+            self.core.count_all_usage().await?;
             self.sequenced = Some(Instant::now());
         }
         Ok(wanted)

@@ -21,11 +21,13 @@ mod listing;
 mod lock;
 mod objects;
 mod principals;
+mod proofs;
 mod records;
 mod rows;
 mod seal;
 mod sequencer;
 mod service;
+mod statements;
 pub mod store;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
@@ -35,6 +37,7 @@ mod testing;
 mod tests;
 mod trash;
 mod uploads;
+mod usage;
 mod users;
 mod versions;
 
@@ -42,5 +45,7 @@ pub use bootstrap::{BootstrapConfig, BootstrapError};
 pub use export::ExportError;
 pub use keystore::{KeyStore, KeyStoreError, RootKeyFile};
 pub use lifecycle::LifecycleCounts;
+pub use proofs::{Consistency, EventAsked, Inclusion};
 pub use sequencer::LedgerExportError;
 pub use service::{MetadataConfig, MetadataService, OpenError};
+pub use usage::ProjectUsage;

@@ -671,6 +671,21 @@ impl TreeRecord {
     }
 }
 
+/// A complete subtree of a project's tree.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub(crate) struct NodeRecord {
+    #[n(0)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) hash: [u8; 32],
+}
+
+/// How many leaves of a project's tree are counted in its months.
+#[derive(Debug, Clone, Copy, Default, Encode, Decode)]
+pub(crate) struct UsageCountedRecord {
+    #[n(0)]
+    pub(crate) leaves: u64,
+}
+
 /// Makes sure that a decoded blob can be computed with.
 pub(crate) fn check_blob(blob: &BlobRecord) -> Result<(), MetadataError> {
     blob.layout.check().map_err(|error| MetadataError::Malformed { what: error.to_string() })

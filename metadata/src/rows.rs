@@ -57,6 +57,9 @@ pub(crate) enum Tag {
     LedgerPending = 0x71,
     LedgerLeaf = 0x72,
     LedgerTree = 0x73,
+    LedgerNode = 0x77,
+    Usage = 0x78,
+    UsageCounted = 0x79,
     IncarnationCounter = 0x80,
     Incarnation = 0x81,
     Fence = 0x82,
@@ -273,6 +276,26 @@ impl Rows {
 
     pub(crate) fn ledger_tree(&self, project: ProjectId) -> Key {
         self.key(Tag::LedgerTree, &[project.as_bytes()])
+    }
+
+    /// A complete subtree of a project's tree.
+    pub(crate) fn ledger_node(&self, project: ProjectId, level: u8, number: u64) -> Key {
+        self.key(Tag::LedgerNode, &[project.as_bytes(), &[level], &number.to_be_bytes()])
+    }
+
+    /// What a project's ledger says of one month.
+    pub(crate) fn usage(&self, project: ProjectId, month: u32) -> Key {
+        self.key(Tag::Usage, &[project.as_bytes(), &month.to_be_bytes()])
+    }
+
+    /// All months of a project, in order.
+    pub(crate) fn usage_months(&self, project: ProjectId) -> KeyRange {
+        self.range(Tag::Usage, &[project.as_bytes()])
+    }
+
+    /// How many leaves of a project's tree its months hold.
+    pub(crate) fn usage_counted(&self, project: ProjectId) -> Key {
+        self.key(Tag::UsageCounted, &[project.as_bytes()])
     }
 
     pub(crate) fn incarnation_counter(&self) -> Key {

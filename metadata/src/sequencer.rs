@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 use valv_codec::SigningKey;
-use valv_ledger::{Frontier, Head, Names, SignedHead, export, tree};
+use valv_ledger::{Frontier, Names, export, tree};
 use valv_metadata_api::MetadataError;
 use valv_types::{CommitId, ProjectId};
 
@@ -80,7 +80,7 @@ impl Core {
         self.write_ledger(snapshot.as_ref(), project, out)
     }
 
-    fn signing_key(&self) -> SigningKey {
+    pub(crate) fn signing_key(&self) -> SigningKey {
         self.seals.keys().root().signing_key()
     }
 
@@ -117,7 +117,7 @@ impl Core {
         Ok(batch)
     }
 
-    fn ledger_record(
+    pub(crate) fn ledger_record(
         &self,
         snapshot: &dyn Snapshot,
         project: ProjectId,
@@ -163,7 +163,8 @@ impl Core {
             if page.len() == LEAVES_PER_PAGE {
                 attempt.put(self.page_key(project, frontier.size()), records::encode(&std::mem::take(&mut page)));
             }
-            frontier.push(tree::leaf_hash(&leaf.to_bytes()));
+            let finished = frontier.push(tree::leaf_hash(&leaf.to_bytes()));
+            self.put_nodes(&mut attempt, project, finished);
         }
         if page.len() > 0 {
             attempt.put(self.page_key(project, frontier.size()), records::encode(&page));
@@ -199,17 +200,13 @@ impl Core {
             // Nothing is signed that does not hold.
             return Err(corrupt("ledger: its records are not those that were sequenced").into());
         }
-        let head = Head { project, size: tree.size(), root: tree.root(), time: self.clock.now() };
-        let key = self.signing_key();
-        let signature = key.sign(head.signed_text().as_bytes());
-        let signed = SignedHead::new(&head, &key.public_key(), &signature);
-        out.write_all(export::last_line(signed).as_bytes())?;
+        out.write_all(export::last_line(self.signed_head(project, &tree)).as_bytes())?;
         out.flush()?;
-        Ok(head.size)
+        Ok(tree.size())
     }
 
     /// The names of an event; `None` once the key that sealed them is gone.
-    fn names_of(
+    pub(crate) fn names_of(
         &self,
         project: ProjectId,
         event: CommitId,
@@ -226,7 +223,7 @@ impl Core {
     }
 }
 
-fn frontier_of(row: Option<&Versioned>) -> Result<Frontier, MetadataError> {
+pub(crate) fn frontier_of(row: Option<&Versioned>) -> Result<Frontier, MetadataError> {
     match row {
         None => Ok(Frontier::default()),
         Some(row) => {
