@@ -9,5 +9,6 @@ mod lock;
 mod model;
 mod objects;
 mod principals;
+mod proofs;
 mod uploads;
 mod users;
