@@ -9,6 +9,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     #[rustfmt::skip]
     let files = [
         "valv/admin/v1/admin.proto",
+        "valv/admin/v1/approvals.proto",
         "valv/metadata/v1/metadata.proto",
         "valv/shard/v1/shard.proto",
     ];

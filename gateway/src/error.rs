@@ -414,9 +414,10 @@ impl From<MetadataError> for S3Error {
             MetadataError::Conflict => plain(S3Code::SlowDown),
             MetadataError::Unavailable { .. } | MetadataError::KeyUnavailable => plain(S3Code::ServiceUnavailable),
             // No S3 request administers users.
-            MetadataError::Corrupt { .. } | MetadataError::Malformed { .. } | MetadataError::Principal { .. } => {
-                plain(S3Code::InternalError)
-            }
+            MetadataError::Corrupt { .. }
+            | MetadataError::Malformed { .. }
+            | MetadataError::Principal { .. }
+            | MetadataError::Approval { .. } => plain(S3Code::InternalError),
         };
         mapped.with_source(error)
     }

@@ -87,6 +87,11 @@ pub fn kind_name(kind: u32) -> &'static str {
         32 => "upload completed",
         33 => "upload aborted",
         34 => "upload aborted by lifecycle rule",
+        85 => "act proposed",
+        86 => "act approved",
+        87 => "act rejected",
+        88 => "act carried out",
+        89 => "act failed",
         _ => "other",
     }
 }

@@ -165,4 +165,13 @@ metadata_api! {
     125 update_user: UpdateUser(UpdateUser) -> User;
     /// Deletes a user with all access keys, unless the user owns buckets.
     126 delete_user: DeleteUser(DeleteUser) -> Empty;
+
+    /// Proposes an act that needs a second person.
+    190 propose_act: ProposeAct(ProposeAct) -> Proposal;
+    /// Approves or rejects a proposal. Approval carries the act out, at once or when its cooling-off time is over.
+    191 answer_proposal: AnswerProposal(AnswerProposal) -> Proposal;
+    /// Finds a proposal.
+    192 get_proposal: GetProposal(GetProposal) -> Proposal;
+    /// Lists proposals, newest first.
+    193 list_proposals: ListProposals(ListProposals) -> Vec<Proposal>;
 }

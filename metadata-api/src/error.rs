@@ -1,6 +1,6 @@
 //! Why metadata refused. Split by who must act; the gateway maps each to an S3 code in one exhaustive match.
 
-use crate::PrincipalConflict;
+use crate::{ApprovalRefusal, PrincipalConflict};
 use minicbor::{Decode, Encode};
 
 /// Which precondition did not hold.
@@ -171,6 +171,20 @@ pub enum MetadataError {
         #[n(0)]
         reason: PrincipalConflict,
     },
+    /// A proposal, or an answer to one, is refused.
+    #[error("{reason}")]
+    #[n(36)]
+    Approval {
+        /// Why.
+        #[n(0)]
+        reason: ApprovalRefusal,
+    },
+}
+
+impl From<ApprovalRefusal> for MetadataError {
+    fn from(reason: ApprovalRefusal) -> Self {
+        Self::Approval { reason }
+    }
 }
 
 impl From<PrincipalConflict> for MetadataError {

@@ -8,6 +8,7 @@
 //! older one skips it. A number is never used again for something else.
 
 mod api;
+mod approval;
 mod bucket;
 mod error;
 mod object;
@@ -18,6 +19,7 @@ mod service;
 mod upload;
 
 pub use api::{Client, Metadata, Request, Response, Transport, serve};
+pub use approval::*;
 pub use bucket::*;
 pub use error::{LockReason, MetadataError, Precondition};
 pub use object::*;

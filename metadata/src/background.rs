@@ -1,4 +1,4 @@
-//! Background work of the metadata service: fencing, the cluster clock, lifecycle rules, the trash, the ledgers' trees.
+//! Background work of the metadata service: fencing, the cluster clock, approved acts, lifecycle rules, the trash, the ledgers' trees.
 //! Of several services over one store, the holder of a lease does it; the lease only saves work, for every step guards its
 //! own rows.
 
@@ -92,6 +92,7 @@ impl Background {
             self.core.fence_silent().await?;
             self.fenced = Some(Instant::now());
         }
+        self.core.carry_out_due().await?;
         let wanted = self.lifecycle.step(&self.core, cancel).await?;
         self.core.purge_trash().await?;
         if self.sequenced.is_none_or(|at| at.elapsed() >= SEQUENCE_EVERY) {

@@ -3,7 +3,7 @@
 //! Invariants: it never runs backwards, also not over restarts and between services; and it advances no faster than time
 //! really passes while a service runs, so setting a machine's clock forward ends no retention early. While no service
 //! runs, cluster time stands still: retention then lasts longer than its date says by the machine's clock, which is the
-//! safe side. Catching up by a larger step is a decision for people, not for a clock.
+//! safe side. Catching up by a larger step is a decision of two people (`approvals`), not of a clock.
 
 use crate::attempt::{self, Attempt, store_error};
 use crate::records::{self, ClockRecord};
@@ -75,6 +75,17 @@ impl ClusterClock {
         attempt.put(rows.clock(), records::encode(&ClockRecord { high_water: self.now() }));
         // A conflict means that another service persisted at this moment: the next pass takes that over.
         attempt::commit(store, CommitId::random(), attempt).await.map(|_| ())
+    }
+
+    /// Moves cluster time forward to `to`, for every service of the cell: a decision of people, never of a clock.
+    pub(crate) async fn step(
+        &self,
+        store: &dyn MetaStore,
+        rows: &Rows,
+        to: TimestampMicros,
+    ) -> Result<(), MetadataError> {
+        self.raise(to);
+        self.persist(store, rows).await
     }
 
     /// Lets a test see time pass.

@@ -70,8 +70,20 @@ impl Core {
         detail: &serde_json::Value,
         event: Event<'_>,
     ) -> Result<(), MetadataError> {
+        self.record_act_of(attempt, commit, Some(actor), detail, event)
+    }
+
+    /// The same; without an actor for what an approved act does by itself.
+    pub(crate) fn record_act_of(
+        &self,
+        attempt: &mut Attempt,
+        commit: CommitId,
+        actor: Option<&Actor>,
+        detail: &serde_json::Value,
+        event: Event<'_>,
+    ) -> Result<(), MetadataError> {
         let detail = detail.to_string();
-        self.add_record(attempt, commit, Some(actor), Besides { detail: Some(&detail), ..Besides::default() }, event)
+        self.add_record(attempt, commit, actor, Besides { detail: Some(&detail), ..Besides::default() }, event)
     }
 
     fn add_record(

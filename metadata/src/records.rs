@@ -574,6 +574,19 @@ pub(crate) enum EventKind {
     /// ... by a lifecycle rule.
     #[n(34)]
     UploadExpired = 34,
+    /// An act that needs a second person was proposed.
+    #[n(85)]
+    ActProposed = 85,
+    #[n(86)]
+    ActApproved = 86,
+    /// ... rejected, or withdrawn by who proposed it.
+    #[n(87)]
+    ActRejected = 87,
+    #[n(88)]
+    ActCarriedOut = 88,
+    /// An approved act could not be carried out.
+    #[n(89)]
+    ActFailed = 89,
 }
 
 /// One custody event.

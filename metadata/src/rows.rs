@@ -10,8 +10,8 @@ use crate::store::Key;
 use bytes::Bytes;
 use valv_metadata_api::{BucketDocumentKind, ObjectKey};
 use valv_types::{
-    AccessKeyId, BlobId, BucketId, CellId, CommitId, IncarnationId, NamespaceId, PoolId, ProjectId, TimestampMicros,
-    UploadId, UserId, VersionId,
+    AccessKeyId, BlobId, BucketId, CellId, CommitId, IncarnationId, NamespaceId, PoolId, ProjectId, ProposalId,
+    TimestampMicros, UploadId, UserId, VersionId,
 };
 
 /// A keyed hash of a name, which stands in keys instead of it.
@@ -60,6 +60,8 @@ pub(crate) enum Tag {
     LedgerNode = 0x77,
     Usage = 0x78,
     UsageCounted = 0x79,
+    Proposal = 0x90,
+    ProposalDue = 0x91,
     IncarnationCounter = 0x80,
     Incarnation = 0x81,
     Fence = 0x82,
@@ -296,6 +298,23 @@ impl Rows {
     /// How many leaves of a project's tree its months hold.
     pub(crate) fn usage_counted(&self, project: ProjectId) -> Key {
         self.key(Tag::UsageCounted, &[project.as_bytes()])
+    }
+
+    /// A proposal; those about the cluster stand under a project of zeros.
+    pub(crate) fn proposal(&self, project: ProjectId, proposal: ProposalId) -> Key {
+        self.key(Tag::Proposal, &[project.as_bytes(), proposal.as_bytes()])
+    }
+
+    /// Says that an approved proposal is to be carried out from `due` on.
+    pub(crate) fn proposal_due(&self, due: TimestampMicros, project: ProjectId, proposal: ProposalId) -> Key {
+        self.key(Tag::ProposalDue, &[&due.0.to_be_bytes(), project.as_bytes(), proposal.as_bytes()])
+    }
+
+    /// Proposals that are due at `now` or were before.
+    pub(crate) fn proposals_due(&self, now: TimestampMicros) -> KeyRange {
+        let start = self.key(Tag::ProposalDue, &[]).to_vec();
+        let end = self.key(Tag::ProposalDue, &[&now.0.saturating_add(1).to_be_bytes()]).to_vec();
+        KeyRange { start, end }
     }
 
     pub(crate) fn incarnation_counter(&self) -> Key {

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use valv_codec::{KeyError, RecordKey};
 use valv_metadata_api::{BucketDocumentKind, MetadataError};
-use valv_types::{AccessKeyId, BucketId, CommitId, ProjectId, UploadId, UserId, VersionId};
+use valv_types::{AccessKeyId, BucketId, CommitId, ProjectId, ProposalId, UploadId, UserId, VersionId};
 
 /// Record keys kept in memory. Each is 32 bytes, and a cell has at most some thousands of projects; a full cache is
 /// emptied, which costs each project one unwrapping (some microseconds).
@@ -26,6 +26,7 @@ pub(crate) enum Place {
     Bucket(ProjectId, BucketId),
     Document(ProjectId, BucketId, BucketDocumentKind),
     Ledger(ProjectId, CommitId),
+    Proposal(ProjectId, ProposalId),
 }
 
 impl Place {
@@ -37,7 +38,8 @@ impl Place {
             | Self::Page(project, ..)
             | Self::Bucket(project, ..)
             | Self::Document(project, ..)
-            | Self::Ledger(project, ..) => project,
+            | Self::Ledger(project, ..)
+            | Self::Proposal(project, ..) => project,
         }
     }
 
@@ -71,6 +73,7 @@ impl Place {
                 out.push(*kind as u8);
             }
             Self::Ledger(_, event) => out.extend_from_slice(event.as_bytes()),
+            Self::Proposal(_, proposal) => out.extend_from_slice(proposal.as_bytes()),
         }
         out
     }
@@ -84,6 +87,7 @@ impl Place {
             Self::Bucket(..) => "bucket",
             Self::Document(..) => "document",
             Self::Ledger(..) => "ledger",
+            Self::Proposal(..) => "proposal",
         }
     }
 }

@@ -35,6 +35,8 @@ pub struct MetadataConfig {
     pub lifecycle_day: DayLength,
     /// From the start of one pass over all lifecycle rules to that of the next, in milliseconds.
     pub lifecycle_every_ms: u64,
+    /// How long an approved act that can't be undone waits, in seconds.
+    pub cooling_off_secs: u64,
 }
 
 impl Default for MetadataConfig {
@@ -47,6 +49,7 @@ impl Default for MetadataConfig {
             background_every_ms: 2_000,
             lifecycle_day: DayLength::CALENDAR,
             lifecycle_every_ms: 60 * 60 * 1000,
+            cooling_off_secs: 7 * 24 * 60 * 60,
         }
     }
 }
@@ -285,4 +288,8 @@ dispatch! {
     delete_access_key(DeleteAccessKey) -> Empty => remove_access_key;
     update_user(UpdateUser) -> User => change_user;
     delete_user(DeleteUser) -> Empty => remove_user;
+    propose_act(ProposeAct) -> Proposal => make_proposal;
+    answer_proposal(AnswerProposal) -> Proposal => settle_proposal;
+    get_proposal(GetProposal) -> Proposal => find_proposal;
+    list_proposals(ListProposals) -> Vec<Proposal> => all_proposals;
 }

@@ -172,6 +172,8 @@ pub(crate) struct MetadataSection {
     /// How long a day of lifecycle rules is: of interest to the gateway, too.
     pub(crate) lifecycle_day: DayLength,
     pub(crate) lifecycle_every: Duration,
+    /// How long an approved act that can't be undone waits.
+    pub(crate) cooling_off: Duration,
     pub(crate) k: u8,
     pub(crate) m: u8,
     pub(crate) repair_bytes_per_s: u64,
@@ -329,6 +331,7 @@ struct FileMetadata {
     orphan_scan: Option<Spanned<String>>,
     lifecycle_day: Option<Spanned<String>>,
     lifecycle_every: Option<Spanned<String>>,
+    cooling_off: Option<Spanned<String>>,
     k: Option<Spanned<u8>>,
     m: Option<u8>,
     repair_rate: Option<Spanned<String>>,
@@ -585,6 +588,11 @@ impl Source<'_> {
             storage: self.loopback_urls(&file.storage, "metadata.storage")?,
             trash: self.duration_or(&file.trash, "metadata.trash", Duration::from_secs(24 * 3600))?,
             census: self.duration_or(&file.census, "metadata.census", Duration::from_secs(24 * 3600))?,
+            cooling_off: self.duration_or(
+                &file.cooling_off,
+                "metadata.cooling_off",
+                Duration::from_secs(7 * 24 * 3600),
+            )?,
             orphan_scan: self.duration_or(&file.orphan_scan, "metadata.orphan_scan", Duration::from_secs(600))?,
             k,
             m,

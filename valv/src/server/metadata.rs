@@ -92,6 +92,7 @@ pub(crate) async fn start(
         trash_secs: section.trash.as_secs(),
         lifecycle_day: section.lifecycle_day,
         lifecycle_every_ms: u64::try_from(section.lifecycle_every.as_millis())?,
+        cooling_off_secs: section.cooling_off.as_secs(),
         ..MetadataConfig::default()
     };
     let service = MetadataService::open(service_config, store.clone(), keys).await?;
