@@ -10,6 +10,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let files = [
         "valv/admin/v1/admin.proto",
         "valv/admin/v1/approvals.proto",
+        "valv/admin/v1/ledger.proto",
+        "valv/admin/v1/reports.proto",
         "valv/metadata/v1/metadata.proto",
         "valv/shard/v1/shard.proto",
     ];

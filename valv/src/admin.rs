@@ -16,6 +16,11 @@ pub(crate) fn socket_path(data: &Path) -> PathBuf {
 
 /// Connects to the server that runs over `data`.
 pub(crate) async fn connect(data: &Path) -> anyhow::Result<AdminClient<Channel>> {
+    Ok(AdminClient::new(channel(data).await?).max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
+}
+
+/// The same, for the clients of the other services.
+pub(crate) async fn channel(data: &Path) -> anyhow::Result<Channel> {
     let path = socket_path(data);
     let connector = {
         let path = path.clone();
@@ -25,11 +30,10 @@ pub(crate) async fn connect(data: &Path) -> anyhow::Result<AdminClient<Channel>>
         })
     };
     // The URI only names the channel; the connector decides where it leads.
-    let channel = Endpoint::from_static("http://admin.valv")
+    Endpoint::from_static("http://admin.valv")
         .connect_with_connector(connector)
         .await
-        .with_context(|| format!("no server answers at {}: is it running over this data folder?", path.display()))?;
-    Ok(AdminClient::new(channel).max_decoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
+        .with_context(|| format!("no server answers at {}: is it running over this data folder?", path.display()))
 }
 
 /// Exported lines travel in pieces of at most 1 MiB; a status is far smaller.

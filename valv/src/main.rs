@@ -41,7 +41,16 @@ enum Command {
     /// Exports the metadata.
     #[command(subcommand)]
     Metadata(commands::metadata::MetadataCommand),
-    /// Exports and verifies the ledger of a project.
+    /// What controllers, stewards and auditors do with their projects.
+    #[command(subcommand)]
+    Project(commands::project::ProjectCommand),
+    /// What operators do for the cluster as a whole.
+    #[command(subcommand)]
+    Admin(commands::admin::AdminCommand),
+    /// Verifies receipts, certificates and reports.
+    #[command(subcommand)]
+    Statement(commands::statement::StatementCommand),
+    /// Exports, proves and verifies the ledger of a project.
     #[command(subcommand)]
     Ledger(commands::ledger::LedgerCommand),
     /// Backs keys up.
@@ -115,6 +124,9 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Disk(command) => commands::disk::run(command).await,
         Command::Metadata(command) => commands::metadata::run(command).await,
         Command::Ledger(command) => commands::ledger::run(command).await,
+        Command::Project(command) => commands::project::run(command).await,
+        Command::Admin(command) => commands::admin::run(command).await,
+        Command::Statement(command) => commands::statement::run(command),
         Command::Key(command) => commands::key::run(command),
         Command::User(command) => commands::user::run(command).await,
         Command::Bench(args) => bench::run(args).await,

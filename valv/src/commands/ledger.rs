@@ -1,5 +1,7 @@
 //! `valv ledger`.
 
+mod proofs;
+
 use super::{DataArg, create_private};
 use crate::admin;
 use anyhow::{Context, bail};
@@ -17,7 +19,13 @@ pub(crate) enum LedgerCommand {
     Export(ExportArgs),
     /// Prints the public key that ledgers' heads verify with. Hand it to those who verify, once, on a way they trust.
     Key(KeyArgs),
-    /// Verifies an exported ledger. Needs the file and the public key only: no server, no data folder.
+    /// Writes a signed head: how many events there are, and the root over them. Keep it away from the server.
+    Head(proofs::HeadArgs),
+    /// Proves that an event is in the ledger: a small file that says nothing of the others.
+    Prove(proofs::ProveArgs),
+    /// Proves that the ledger goes on from an earlier head: that nothing of its past was rewritten.
+    Consistency(proofs::ConsistencyArgs),
+    /// Verifies an exported ledger or a proof. Needs the file and the public key only: no server, no data folder.
     Verify(VerifyArgs),
 }
 
@@ -47,7 +55,7 @@ pub(crate) struct KeyArgs {
 /// `valv ledger verify`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct VerifyArgs {
-    /// The export.
+    /// The export, or a proof.
     file: PathBuf,
     /// The public key: 64 hexadecimal digits, as `valv ledger key` prints it.
     #[arg(long)]
@@ -70,6 +78,9 @@ pub(crate) async fn run(command: LedgerCommand) -> anyhow::Result<()> {
             println!("{}", hex::encode(&key.public_key));
             Ok(())
         }
+        LedgerCommand::Head(args) => proofs::head(args).await,
+        LedgerCommand::Prove(args) => proofs::prove(args).await,
+        LedgerCommand::Consistency(args) => proofs::consistency(args).await,
         LedgerCommand::Verify(args) => verify(&args),
     }
 }
@@ -97,8 +108,13 @@ async fn export(args: ExportArgs) -> anyhow::Result<()> {
 }
 
 fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
-    let key = hex::decode(args.key.trim()).ok().and_then(|bytes| bytes.try_into().ok());
-    let Some(key) = key else { bail!("--key must be 64 hexadecimal digits") };
+    let key = super::statement::public_key(&args.key)?;
+    if let Some(proof) = proofs::read(&args.file)? {
+        return match args.earlier.is_empty() {
+            true => proofs::verify(&proof, &key, args.json),
+            false => bail!("--earlier is for exports: a proof of consistency has both heads in it"),
+        };
+    }
     let earlier = args.earlier.iter().map(|path| head_of(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let file = File::open(&args.file).with_context(|| format!("opening {}", args.file.display()))?;
     let report = valv_ledger::verify(BufReader::new(file), &key, &earlier)

@@ -1,10 +1,13 @@
 //! The commands that are not the server: each a client of the admin service, or a tool over files.
 
+pub(crate) mod admin;
 pub(crate) mod disk;
 pub(crate) mod key;
 pub(crate) mod ledger;
 pub(crate) mod metadata;
 pub(crate) mod output;
+pub(crate) mod project;
+pub(crate) mod statement;
 pub(crate) mod status;
 pub(crate) mod user;
 

@@ -5,6 +5,8 @@
 
 mod caller;
 mod general;
+mod ledger;
+mod reports;
 pub(super) mod users;
 
 pub(crate) use caller::Caller;
@@ -26,6 +28,8 @@ use tonic::service::Routes;
 use users::Configured;
 use valv_metadata::MetadataService;
 use valv_proto::admin::v1::admin_server::AdminServer;
+use valv_proto::admin::v1::ledger_server::LedgerServer;
+use valv_proto::admin::v1::reports_server::ReportsServer;
 use valv_repair::RepairService;
 use valv_shard_api::ShardStore;
 use valv_storage_node::StorageNode;
@@ -60,6 +64,8 @@ fn no_metadata_role() -> Status {
 /// Every service, over one state.
 fn routes(state: &Arc<AdminState>) -> Routes {
     Routes::new(AdminServer::new(general::General(state.clone())).max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
+        .add_service(LedgerServer::new(ledger::Ledgers(state.clone())))
+        .add_service(ReportsServer::new(reports::Reporting(state.clone())))
 }
 
 /// Serves the admin services in the data folder.

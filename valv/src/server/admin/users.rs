@@ -118,7 +118,7 @@ impl Configured {
 }
 
 /// What a refusal is for an operator.
-fn refused(error: MetadataError) -> Status {
+pub(super) fn refused(error: MetadataError) -> Status {
     let message = error.to_string();
     match error {
         MetadataError::NoSuchUser | MetadataError::NoSuchAccessKey => Status::not_found(message),
