@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "valv/admin/v1/approvals.proto",
         "valv/admin/v1/ledger.proto",
         "valv/admin/v1/reports.proto",
+        "valv/admin/v1/credentials.proto",
         "valv/metadata/v1/metadata.proto",
         "valv/shard/v1/shard.proto",
     ];
@@ -33,6 +34,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".valv.metadata.v1.Envelope",
             ".valv.admin.v1.EnsureUserRequest",
             ".valv.admin.v1.CreateAccessKeyRequest",
+            ".valv.admin.v1.CreateTokenReply",
         ])
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -417,7 +417,8 @@ impl From<MetadataError> for S3Error {
             MetadataError::Corrupt { .. }
             | MetadataError::Malformed { .. }
             | MetadataError::Principal { .. }
-            | MetadataError::Approval { .. } => plain(S3Code::InternalError),
+            | MetadataError::Approval { .. }
+            | MetadataError::Token { .. } => plain(S3Code::InternalError),
         };
         mapped.with_source(error)
     }

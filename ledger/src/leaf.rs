@@ -70,6 +70,8 @@ pub fn kind_name(kind: u32) -> &'static str {
         5 => "access key deleted",
         6 => "user changed",
         7 => "user deleted",
+        8 => "token created",
+        9 => "token revoked",
         10 => "bucket created",
         11 => "bucket deleted",
         12 => "bucket changed",

@@ -174,4 +174,12 @@ metadata_api! {
     192 get_proposal: GetProposal(GetProposal) -> Proposal;
     /// Lists proposals, newest first.
     193 list_proposals: ListProposals(ListProposals) -> Vec<Proposal>;
+    /// Makes a token for the admin service.
+    180 create_token: CreateToken(CreateToken) -> TokenEntry;
+    /// Lists tokens, newest last.
+    181 list_tokens: ListTokens(ListTokens) -> Vec<TokenEntry>;
+    /// Revokes a token.
+    182 revoke_token: RevokeToken(RevokeToken) -> TokenEntry;
+    /// Whom a token stands for, or [`TokenConflict::NotValid`].
+    183 check_token: CheckToken(CheckToken) -> TokenGrant;
 }

@@ -1,6 +1,6 @@
 //! Why metadata refused. Split by who must act; the gateway maps each to an S3 code in one exhaustive match.
 
-use crate::{ApprovalRefusal, PrincipalConflict};
+use crate::{ApprovalRefusal, PrincipalConflict, TokenConflict};
 use minicbor::{Decode, Encode};
 
 /// Which precondition did not hold.
@@ -179,11 +179,25 @@ pub enum MetadataError {
         #[n(0)]
         reason: ApprovalRefusal,
     },
+    /// A token can't be made, revoked or taken.
+    #[error("{reason}")]
+    #[n(180)]
+    Token {
+        /// What stands against it.
+        #[n(0)]
+        reason: TokenConflict,
+    },
 }
 
 impl From<ApprovalRefusal> for MetadataError {
     fn from(reason: ApprovalRefusal) -> Self {
         Self::Approval { reason }
+    }
+}
+
+impl From<TokenConflict> for MetadataError {
+    fn from(reason: TokenConflict) -> Self {
+        Self::Token { reason }
     }
 }
 

@@ -10,6 +10,7 @@
 mod api;
 mod approval;
 mod bucket;
+mod credential;
 mod error;
 mod object;
 mod principal;
@@ -21,6 +22,7 @@ mod upload;
 pub use api::{Client, Metadata, Request, Response, Transport, serve};
 pub use approval::*;
 pub use bucket::*;
+pub use credential::*;
 pub use error::{LockReason, MetadataError, Precondition};
 pub use object::*;
 pub use principal::*;

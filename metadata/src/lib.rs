@@ -12,6 +12,7 @@ mod buckets;
 mod clock;
 mod conditions;
 mod copies;
+mod credentials;
 mod export;
 pub mod grpc;
 mod incarnations;

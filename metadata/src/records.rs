@@ -531,6 +531,11 @@ pub(crate) enum EventKind {
     /// A user was deleted, with all access keys.
     #[n(7)]
     UserDeleted = 7,
+    /// A user got a token for the admin service.
+    #[n(8)]
+    TokenCreated = 8,
+    #[n(9)]
+    TokenRevoked = 9,
     #[n(10)]
     BucketCreated = 10,
     #[n(11)]

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use valv_metadata_api::{BucketDocumentKind, ObjectKey};
 use valv_types::{
     AccessKeyId, BlobId, BucketId, CellId, CommitId, IncarnationId, NamespaceId, PoolId, ProjectId, ProposalId,
-    TimestampMicros, UploadId, UserId, VersionId,
+    TimestampMicros, TokenId, UploadId, UserId, VersionId,
 };
 
 /// A keyed hash of a name, which stands in keys instead of it.
@@ -35,6 +35,7 @@ pub(crate) enum Tag {
     User = 0x14,
     UserIndex = 0x15,
     AccessKey = 0x16,
+    Token = 0x1B,
     BucketName = 0x20,
     Bucket = 0x21,
     ProjectBucket = 0x22,
@@ -160,6 +161,10 @@ impl Rows {
 
     pub(crate) fn access_key(&self, id: &AccessKeyId) -> Key {
         self.key(Tag::AccessKey, &[id.as_str().as_bytes()])
+    }
+
+    pub(crate) fn token(&self, id: TokenId) -> Key {
+        self.key(Tag::Token, &[id.as_bytes()])
     }
 
     pub(crate) fn bucket_name(&self, namespace: NamespaceId, name: &NameHash) -> Key {

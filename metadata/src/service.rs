@@ -292,4 +292,8 @@ dispatch! {
     answer_proposal(AnswerProposal) -> Proposal => settle_proposal;
     get_proposal(GetProposal) -> Proposal => find_proposal;
     list_proposals(ListProposals) -> Vec<Proposal> => all_proposals;
+    create_token(CreateToken) -> TokenEntry => make_token;
+    list_tokens(ListTokens) -> Vec<TokenEntry> => all_tokens;
+    revoke_token(RevokeToken) -> TokenEntry => end_token;
+    check_token(CheckToken) -> TokenGrant => judge_token;
 }

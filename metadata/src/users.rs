@@ -323,8 +323,14 @@ impl Core {
     async fn plan_user_removal(self: &Arc<Self>, request: &DeleteUser) -> Result<Plan<()>, MetadataError> {
         let user = self.user_named(&request.user_name).await?;
         let id = user.id;
-        let (keys, owns_bucket) = self
-            .scan(move |core, snapshot| Ok((core.keys_of_user(snapshot, id)?, core.owns_bucket(snapshot, id)?)))
+        let (keys, tokens, owns_bucket) = self
+            .scan(move |core, snapshot| {
+                Ok((
+                    core.keys_of_user(snapshot, id)?,
+                    core.tokens_of_user(snapshot, id)?,
+                    core.owns_bucket(snapshot, id)?,
+                ))
+            })
             .await?;
         if owns_bucket {
             return Err(PrincipalConflict::OwnsBuckets.into());
@@ -340,6 +346,10 @@ impl Core {
         for (key, row, _) in &keys {
             attempt.expect(self.rows.access_key(key), Some(row));
             attempt.remove(self.rows.access_key(key));
+        }
+        for token in &tokens {
+            attempt.expect(self.rows.token(token.id), Some(&token.row));
+            attempt.remove(self.rows.token(token.id));
         }
         self.record_user_event(&mut attempt, request.commit, EventKind::UserDeleted, &user)?;
         Ok(Plan::Commit(attempt, ()))

@@ -42,6 +42,13 @@ pub mod admin {
             }
         }
 
+        impl std::fmt::Debug for CreateTokenReply {
+            /// Leaves the token out.
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "CreateTokenReply({:?})", self.token)
+            }
+        }
+
         impl std::fmt::Debug for CreateAccessKeyRequest {
             /// Leaves the secret out.
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

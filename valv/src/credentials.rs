@@ -2,7 +2,9 @@
 //! from the environment, from the configuration file or from `valv user`.
 
 use base64::Engine;
-use valv_types::{AccessKeyId, IdError};
+use valv_metadata_api::{Secret, TOKEN_SECRET_LEN_BYTES};
+use valv_types::{AccessKeyId, IdError, TokenId};
+use zeroize::Zeroizing;
 
 /// A shorter secret could be guessed from the signatures that it makes.
 pub(crate) const SECRET_LEN_BYTES_MIN: usize = 8;
@@ -55,6 +57,39 @@ pub(crate) fn generate_secret() -> anyhow::Result<String> {
     Ok(base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(random))
 }
 
+/// How a token for the admin service begins, so that people and scanners for leaked secrets know it.
+const TOKEN_PREFIX: &str = "valv-";
+/// Bytes of a token behind its prefix: the id, then the secret.
+const TOKEN_LEN_BYTES: usize = 16 + TOKEN_SECRET_LEN_BYTES;
+
+/// The secret half of a token.
+pub(crate) fn generate_token_secret() -> anyhow::Result<Zeroizing<[u8; TOKEN_SECRET_LEN_BYTES]>> {
+    Ok(Zeroizing::new(random()?))
+}
+
+/// A token as people handle it: `valv-` and 64 characters of base64url.
+pub(crate) fn format_token(id: TokenId, secret: &[u8; TOKEN_SECRET_LEN_BYTES]) -> String {
+    let mut bytes = Zeroizing::new([0; TOKEN_LEN_BYTES]);
+    bytes[..16].copy_from_slice(id.as_bytes());
+    bytes[16..].copy_from_slice(secret);
+    format!("{TOKEN_PREFIX}{}", base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(bytes.as_slice()))
+}
+
+/// Reads what [`format_token`] writes.
+pub(crate) fn parse_token(token: &str) -> Option<(TokenId, Secret)> {
+    let text = token.strip_prefix(TOKEN_PREFIX)?;
+    // Decoding never gives more than the text has.
+    let mut bytes = Zeroizing::new([0; TOKEN_LEN_BYTES + 3]);
+    let len = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode_slice(text, bytes.as_mut_slice()).ok()?;
+    let (id, secret) = bytes.get(..len).filter(|_| len == TOKEN_LEN_BYTES)?.split_at(16);
+    Some((TokenId::from_bytes(id.try_into().ok()?), Secret::new(secret.to_vec())))
+}
+
+/// A token's public half, as it is listed.
+pub(crate) fn parse_token_id(text: &str) -> Option<TokenId> {
+    text.parse().ok()
+}
+
 fn random<const N: usize>() -> anyhow::Result<[u8; N]> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(|error| anyhow::anyhow!("the operating system gave no randomness: {error}"))?;
@@ -72,6 +107,23 @@ mod tests {
         assert!(check_id(&id).is_ok() && check_secret(&generate_secret().unwrap()).is_ok());
         assert_eq!((id.len(), generate_secret().unwrap().len()), (20, 40));
         assert_ne!(generate_secret().unwrap(), generate_secret().unwrap());
+    }
+
+    #[test]
+    fn tokens_are_read_back_and_nothing_else_is() {
+        let id = TokenId::random();
+        let token = format_token(id, &[0xfb; 32]);
+        assert_eq!(token.len(), 5 + 64);
+        let (read, secret) = parse_token(&token).unwrap();
+        assert_eq!((read, secret.expose()), (id, [0xfb; 32].as_slice()));
+        let cut = &token[..token.len() - 4];
+        for bad in ["", "valv-", cut, &format!("{token}AAAA"), &format!("{token}="), &token.to_uppercase(), &token[5..]]
+        {
+            assert!(parse_token(bad).is_none(), "{bad:?}");
+        }
+        assert!(parse_token(&format!("valv-{}", "A".repeat(100_000))).is_none());
+        assert_eq!(parse_token_id(&id.to_string()), Some(id));
+        assert_eq!(parse_token_id("nonsense"), None);
     }
 
     #[test]

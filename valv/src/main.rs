@@ -10,6 +10,7 @@ mod config;
 mod credentials;
 mod identity;
 mod server;
+mod tls;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use std::net::SocketAddr;

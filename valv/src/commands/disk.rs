@@ -1,6 +1,6 @@
 //! `valv disk`: works on folders, with or without a running server. A running one notices within seconds.
 
-use super::DataArg;
+use super::FolderArg;
 use crate::identity::Identity;
 use anyhow::{Context, bail};
 use std::fs::DirBuilder;
@@ -19,7 +19,7 @@ pub(crate) enum DiskCommand {
 #[derive(Debug, clap::Args)]
 pub(crate) struct ReplaceArgs {
     #[command(flatten)]
-    data: DataArg,
+    data: FolderArg,
     /// The disk's name, as `valv status` shows it.
     #[arg(long)]
     disk: String,

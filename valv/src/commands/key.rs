@@ -1,6 +1,6 @@
 //! `valv key`: works on the key files, with or without a running server.
 
-use super::{DataArg, create_private, read_passphrase};
+use super::{FolderArg, create_private, read_passphrase};
 use crate::identity::Identity;
 use crate::server::{KEYS_FOLDER, ROOT_KEY_FILE};
 use anyhow::{Context, bail};
@@ -21,7 +21,7 @@ pub(crate) enum KeyCommand {
 #[derive(Debug, clap::Args)]
 pub(crate) struct BackupArgs {
     #[command(flatten)]
-    data: DataArg,
+    data: FolderArg,
     /// The file to write; it must not exist.
     #[arg(long)]
     out: PathBuf,
@@ -34,7 +34,7 @@ pub(crate) struct BackupArgs {
 #[derive(Debug, clap::Args)]
 pub(crate) struct RestoreArgs {
     #[command(flatten)]
-    data: DataArg,
+    data: FolderArg,
     /// The backup.
     #[arg(long)]
     from: PathBuf,

@@ -73,7 +73,7 @@ pub(crate) async fn run(command: LedgerCommand) -> anyhow::Result<()> {
     match command {
         LedgerCommand::Export(args) => export(args).await,
         LedgerCommand::Key(args) => {
-            let mut client = admin::connect(&args.data.data).await?;
+            let mut client = admin::connect(&args.data).await?;
             let key = client.get_signing_key(GetSigningKeyRequest {}).await?.into_inner();
             println!("{}", hex::encode(&key.public_key));
             Ok(())
@@ -86,7 +86,7 @@ pub(crate) async fn run(command: LedgerCommand) -> anyhow::Result<()> {
 }
 
 async fn export(args: ExportArgs) -> anyhow::Result<()> {
-    let mut client = admin::connect(&args.data.data).await?;
+    let mut client = admin::connect(&args.data).await?;
     let request = ExportLedgerRequest { project: args.project.unwrap_or_default(), cluster: args.cluster };
     let mut pieces = client.export_ledger(request).await?.into_inner();
     // Nothing is left behind for a project that does not exist.

@@ -29,7 +29,12 @@ pub(crate) struct ExportArgs {
 pub(crate) async fn run(command: MetadataCommand) -> anyhow::Result<()> {
     let MetadataCommand::Export(args) = command;
     let data = &args.data.data;
-    let Ok(mut client) = admin::connect(data).await else {
+    let client = match (admin::connect(&args.data).await, &args.data.server) {
+        (Ok(client), _) => Some(client),
+        (Err(error), Some(_)) => return Err(error),
+        (Err(_), None) => None,
+    };
+    let Some(mut client) = client else {
         let mut file = create_private(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
         let lines = server::export_offline(data, &mut file).await?;
         file.sync_all().with_context(|| format!("writing {}", args.out.display()))?;

@@ -15,9 +15,12 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-/// Which data folder a command is about.
+/// Which server a command talks to.
+pub(crate) use crate::admin::ServerArg as DataArg;
+
+/// Which data folder a command that works on files is about.
 #[derive(Debug, clap::Args)]
-pub(crate) struct DataArg {
+pub(crate) struct FolderArg {
     /// The server's data folder.
     #[arg(long, default_value = "valv-data")]
     pub(crate) data: PathBuf,

@@ -23,7 +23,7 @@ pub(crate) struct StatusArgs {
 
 /// Asks the server of the data folder and prints its answer.
 pub(crate) async fn run(args: StatusArgs) -> anyhow::Result<()> {
-    let mut client = admin::connect(&args.data.data).await?;
+    let mut client = admin::connect(&args.data).await?;
     if args.census || args.verify {
         let bar = indicatif::ProgressBar::new_spinner();
         let mut progress = client.census(CensusRequest { verify: args.verify }).await?.into_inner();

@@ -2,13 +2,11 @@
 
 use super::DataArg;
 use super::output::{confirm, day, print_fields, print_json, print_table};
-use crate::{admin, credentials};
+use crate::admin::{self, Channel, refused};
+use crate::credentials;
 use anyhow::Context;
 use serde_json::{Value, json};
 
-use std::path::Path;
-use tonic::Status;
-use tonic::transport::Channel;
 use valv_proto::admin::v1::admin_client::AdminClient;
 use valv_proto::admin::v1::*;
 
@@ -199,7 +197,7 @@ pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
     match command {
         UserCommand::List(args) => list(args).await,
         UserCommand::Show(args) => {
-            let (user, keys) = describe(&args.data.data, &args.name).await?;
+            let (user, keys) = describe(&args.data, &args.name).await?;
             match args.json {
                 true => print_json(&with_keys(&user, &keys)),
                 false => {
@@ -215,7 +213,7 @@ pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
         UserCommand::Delete(args) => delete(args).await,
         UserCommand::Key(KeyCommand::Add(args)) => add_key(args).await,
         UserCommand::Key(KeyCommand::List(args)) => {
-            let (_, keys) = describe(&args.data.data, &args.name).await?;
+            let (_, keys) = describe(&args.data, &args.name).await?;
             match args.json {
                 true => print_json(&keys.iter().map(key_json).collect()),
                 false => {
@@ -230,17 +228,12 @@ pub(crate) async fn run(command: UserCommand) -> anyhow::Result<()> {
     }
 }
 
-/// The server's own words, without gRPC's around them.
-fn refused(status: Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
-}
-
-async fn connect(data: &Path) -> anyhow::Result<AdminClient<Channel>> {
+async fn connect(data: &DataArg) -> anyhow::Result<AdminClient<Channel>> {
     admin::connect(data).await
 }
 
 async fn list(args: ListArgs) -> anyhow::Result<()> {
-    let mut client = connect(&args.data.data).await?;
+    let mut client = connect(&args.data).await?;
     let mut users = Vec::new();
     loop {
         let after = users.last().map(|user: &User| user.name.clone()).unwrap_or_default();
@@ -264,7 +257,7 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn describe(data: &Path, name: &str) -> anyhow::Result<(User, Vec<AccessKey>)> {
+async fn describe(data: &DataArg, name: &str) -> anyhow::Result<(User, Vec<AccessKey>)> {
     let request = DescribeUserRequest { name: name.to_owned() };
     let reply = connect(data).await?.describe_user(request).await.map_err(refused)?.into_inner();
     Ok((reply.user.context("the server's answer has no user")?, reply.keys))
@@ -322,7 +315,7 @@ async fn add(args: AddArgs) -> anyhow::Result<()> {
         access_key_id: key.id.clone(),
         secret_access_key: key.secret.clone().into_bytes().into(),
     };
-    let reply = connect(&args.data.data).await?.ensure_user(request).await.map_err(refused)?.into_inner();
+    let reply = connect(&args.data).await?.ensure_user(request).await.map_err(refused)?.into_inner();
     if args.json {
         let mut value = key.json();
         value["name"] = json!(args.name);
@@ -345,7 +338,7 @@ async fn add_key(args: KeyAddArgs) -> anyhow::Result<()> {
         id: key.id.clone(),
         secret: key.secret.clone().into_bytes().into(),
     };
-    let made = connect(&args.data.data).await?.create_access_key(request).await.map_err(refused)?.into_inner();
+    let made = connect(&args.data).await?.create_access_key(request).await.map_err(refused)?.into_inner();
     if args.json {
         let mut value = key.json();
         value["project"] = json!(made.project);
@@ -363,17 +356,17 @@ async fn change(args: ChangeArgs) -> anyhow::Result<()> {
         email: args.email,
         project: args.project,
     };
-    connect(&args.data.data).await?.update_user(request).await.map_err(refused)?;
-    print_user(&describe(&args.data.data, &args.name).await?.0);
+    connect(&args.data).await?.update_user(request).await.map_err(refused)?;
+    print_user(&describe(&args.data, &args.name).await?.0);
     Ok(())
 }
 
 async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
-    let (user, keys) = describe(&args.data.data, &args.name).await?;
+    let (user, keys) = describe(&args.data, &args.name).await?;
     let what = format!("user {} with {} access keys", user.name, keys.len());
     confirm(&format!("deletes {what} for good"), &user.name, args.yes)?;
     let request = DeleteUserRequest { name: args.name };
-    let reply = connect(&args.data.data).await?.delete_user(request).await.map_err(refused)?.into_inner();
+    let reply = connect(&args.data).await?.delete_user(request).await.map_err(refused)?.into_inner();
     println!("{what} is deleted");
     warn_if_configured(&reply);
     Ok(())
@@ -381,7 +374,7 @@ async fn delete(args: DeleteArgs) -> anyhow::Result<()> {
 
 async fn set_key(args: KeyArgs, disabled: bool) -> anyhow::Result<()> {
     let request = UpdateAccessKeyRequest { id: args.access_key_id, disabled };
-    let key = connect(&args.data.data).await?.update_access_key(request).await.map_err(refused)?.into_inner();
+    let key = connect(&args.data).await?.update_access_key(request).await.map_err(refused)?.into_inner();
     match key.disabled {
         true => println!("{} is disabled: it is refused everywhere within 3 seconds", key.id),
         false => println!("{} is enabled", key.id),
@@ -392,7 +385,7 @@ async fn set_key(args: KeyArgs, disabled: bool) -> anyhow::Result<()> {
 async fn delete_key(args: KeyDeleteArgs) -> anyhow::Result<()> {
     confirm(&format!("deletes access key {} for good", args.access_key_id), &args.access_key_id, args.yes)?;
     let request = DeleteAccessKeyRequest { id: args.access_key_id.clone() };
-    let reply = connect(&args.data.data).await?.delete_access_key(request).await.map_err(refused)?.into_inner();
+    let reply = connect(&args.data).await?.delete_access_key(request).await.map_err(refused)?.into_inner();
     println!("access key {} is deleted", args.access_key_id);
     warn_if_configured(&reply);
     Ok(())

@@ -14,5 +14,5 @@ pub(crate) struct AdminUsageArgs {
 
 /// Runs the command.
 pub(crate) async fn run(args: AdminUsageArgs) -> anyhow::Result<()> {
-    show(&args.data.data, String::new(), &args.month).await
+    show(&args.data, String::new(), &args.month).await
 }

@@ -1,13 +1,11 @@
 //! `valv ledger head`, `prove`, `consistency`: what proves a part of a ledger without an export of all of it.
 
 use super::head_of;
-use crate::admin;
+use crate::admin::{self, Channel, refused};
 use crate::commands::{DataArg, create_private};
 use anyhow::{Context, bail};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use tonic::Status;
-use tonic::transport::Channel;
 use valv_ledger::{Hash, Proof, ProofError, Proven, SignedHead, leaf};
 use valv_proto::admin::v1::ledger_client::LedgerClient;
 use valv_proto::admin::v1::prove_inclusion_request::Which;
@@ -71,16 +69,12 @@ pub(crate) struct ConsistencyArgs {
     out: PathBuf,
 }
 
-fn refused(status: Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
-}
-
-async fn connect(data: &Path) -> anyhow::Result<LedgerClient<Channel>> {
+async fn connect(data: &DataArg) -> anyhow::Result<LedgerClient<Channel>> {
     Ok(LedgerClient::new(admin::channel(data).await?))
 }
 
 /// The key that the server signs with, to check what it answers before anything is written.
-async fn signing_key(data: &Path) -> anyhow::Result<[u8; 32]> {
+async fn signing_key(data: &DataArg) -> anyhow::Result<[u8; 32]> {
     let key = admin::connect(data).await?.get_signing_key(GetSigningKeyRequest {}).await.map_err(refused)?.into_inner();
     key.public_key.as_ref().try_into().context("the server's answer has no key")
 }
@@ -111,7 +105,7 @@ fn write_private(path: &Path, text: &str) -> anyhow::Result<()> {
 /// Runs `valv ledger head`.
 pub(super) async fn head(args: HeadArgs) -> anyhow::Result<()> {
     let request = GetHeadRequest { project: args.whose.project, cluster: args.whose.cluster };
-    let head = connect(&args.whose.data.data).await?.get_head(request).await.map_err(refused)?.into_inner();
+    let head = connect(&args.whose.data).await?.get_head(request).await.map_err(refused)?.into_inner();
     let head = signed_head(Some(head))?;
     let line = valv_ledger::export::last_line(head.clone());
     match args.out {
@@ -126,7 +120,7 @@ pub(super) async fn head(args: HeadArgs) -> anyhow::Result<()> {
 
 /// Runs `valv ledger prove`.
 pub(super) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
-    let data = &args.whose.data.data;
+    let data = &args.whose.data;
     let kept = args.head.as_deref().map(head_of).transpose()?;
     let which = match (args.event, args.index) {
         (Some(event), _) => Some(Which::Event(event)),
@@ -155,7 +149,7 @@ pub(super) async fn prove(args: ProveArgs) -> anyhow::Result<()> {
 
 /// Runs `valv ledger consistency`.
 pub(super) async fn consistency(args: ConsistencyArgs) -> anyhow::Result<()> {
-    let data = &args.whose.data.data;
+    let data = &args.whose.data;
     let old = head_of(&args.from)?;
     let request =
         ProveConsistencyRequest { project: args.whose.project, cluster: args.whose.cluster, old_size: old.size };

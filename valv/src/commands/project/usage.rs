@@ -4,7 +4,6 @@ use crate::admin;
 use crate::commands::DataArg;
 use crate::commands::output::{print_fields, print_json, print_table, time};
 use serde_json::{Value, json};
-use std::path::Path;
 use valv_ledger::usage::Month;
 use valv_proto::admin::v1::reports_client::ReportsClient;
 use valv_proto::admin::v1::{GetUsageRequest, ProjectUsage};
@@ -47,7 +46,7 @@ pub(crate) struct ProjectUsageArgs {
 
 /// Runs the command.
 pub(super) async fn run(args: ProjectUsageArgs) -> anyhow::Result<()> {
-    show(&args.data.data, args.project, &args.month).await
+    show(&args.data, args.project, &args.month).await
 }
 
 /// Names of the columns, as CSV and JSON have them.
@@ -100,7 +99,7 @@ fn values(usage: &ProjectUsage) -> [Value; COLUMNS.len()] {
 }
 
 /// Asks for a project's usage (of all, if there is no name) and shows it.
-pub(crate) async fn show(data: &Path, project: String, args: &MonthArgs) -> anyhow::Result<()> {
+pub(crate) async fn show(data: &DataArg, project: String, args: &MonthArgs) -> anyhow::Result<()> {
     let month = args.month.unwrap_or_else(|| Month::of(TimestampMicros::now()));
     let is_one = !project.is_empty();
     let mut client = ReportsClient::new(admin::channel(data).await?);

@@ -1,16 +1,18 @@
 //! Who calls the admin service.
 
 use std::fmt;
-use tonic::transport::server::UdsConnectInfo;
 use tonic::{Request, Status};
-use valv_metadata_api::Actor;
-use valv_types::{CommitId, ProjectId, UserId};
+use valv_metadata_api::{Actor, TokenGrant};
+use valv_types::{CommitId, ProjectId, TokenId, UserId};
 
-/// Who calls, as the connection and the call's metadata prove it.
+/// Who calls, as the connection and the call's metadata prove it. Found out once a call, before any service sees it
+/// (`authenticate.rs`).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Caller {
     /// The user, if the caller is one. The local operator is none.
     pub(crate) user: Option<UserId>,
+    /// That user's unique name.
+    pub(crate) user_name: Option<String>,
     /// Whether the caller may do what only operators may.
     pub(crate) is_operator: bool,
     /// By what the caller is known, for the ledger.
@@ -26,19 +28,28 @@ impl Caller {
     /// UNAUTHENTICATED.
     #[allow(clippy::result_large_err, reason = "tonic's error type")]
     pub(crate) fn of<T>(request: &Request<T>) -> Result<Self, Status> {
-        match request.extensions().get::<UdsConnectInfo>() {
-            Some(socket) => Ok(Self::local_operator(socket.peer_cred.map(|peer| peer.uid()))),
-            None => Err(Status::unauthenticated("nobody is known by this connection")),
-        }
+        request.extensions().get::<Self>().cloned().ok_or_else(nobody)
     }
 
     /// Whoever may open the server's socket is an operator of it.
-    fn local_operator(uid: Option<u32>) -> Self {
+    pub(super) fn local_operator(uid: Option<u32>) -> Self {
         let by = match uid {
             Some(uid) => format!("operator on the server's socket (uid {uid})"),
             None => "operator on the server's socket".to_owned(),
         };
-        Self { user: None, is_operator: true, by, remote: "local".to_owned() }
+        Self { user: None, user_name: None, is_operator: true, by, remote: "local".to_owned() }
+    }
+
+    /// Who showed a token. On the server's socket, too, that is the token's user and no longer the local operator.
+    pub(super) fn with_token(id: TokenId, grant: TokenGrant, remote: String) -> Self {
+        let is_operator = grant.is_operator;
+        Self {
+            user: Some(grant.user),
+            user_name: Some(grant.user_name),
+            is_operator,
+            by: format!("token {id}"),
+            remote,
+        }
     }
 
     /// The caller, for metadata and the ledger of `project`.
@@ -63,8 +74,16 @@ impl Caller {
     }
 }
 
+/// What a caller without credentials is told.
+pub(super) fn nobody() -> Status {
+    Status::unauthenticated("show a token (authorization: Bearer valv-...) or a client certificate")
+}
+
 impl fmt::Display for Caller {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.by)
+        match &self.user_name {
+            Some(name) => write!(f, "{name} ({})", self.by),
+            None => f.write_str(&self.by),
+        }
     }
 }

@@ -3,7 +3,10 @@
 //! Each group of acts is a service of its own, in a file of its own: it finds out who calls ([`Caller`]), whether that
 //! caller may, and hands the rest to the metadata service, which decides again inside its commit.
 
+mod authenticate;
 mod caller;
+mod credentials;
+pub(crate) mod error;
 mod general;
 mod ledger;
 mod reports;
@@ -18,6 +21,7 @@ use super::storage::Storage;
 use crate::admin::{ADMIN_MESSAGE_BYTES_MAX, socket_path};
 use crate::config::Config;
 use anyhow::Context;
+use authenticate::{AuthenticateLayer, Refusals};
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use tokio::net::UnixListener;
@@ -28,6 +32,7 @@ use tonic::service::Routes;
 use users::Configured;
 use valv_metadata::MetadataService;
 use valv_proto::admin::v1::admin_server::AdminServer;
+use valv_proto::admin::v1::credentials_server::CredentialsServer;
 use valv_proto::admin::v1::ledger_server::LedgerServer;
 use valv_proto::admin::v1::reports_server::ReportsServer;
 use valv_repair::RepairService;
@@ -43,6 +48,8 @@ pub(crate) struct AdminState {
     pub(crate) metadata: Option<Arc<MetadataService>>,
     pub(crate) repair: Option<Arc<RepairService>>,
     pub(crate) configured: Configured,
+    /// What wrong credentials cost.
+    refusals: Refusals,
 }
 
 impl AdminState {
@@ -66,6 +73,7 @@ fn routes(state: &Arc<AdminState>) -> Routes {
     Routes::new(AdminServer::new(general::General(state.clone())).max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
         .add_service(LedgerServer::new(ledger::Ledgers(state.clone())))
         .add_service(ReportsServer::new(reports::Reporting(state.clone())))
+        .add_service(CredentialsServer::new(credentials::CredentialsService(state.clone())))
 }
 
 /// Serves the admin services in the data folder.
@@ -83,12 +91,14 @@ pub(crate) fn serve(
         metadata: metadata.map(|metadata| metadata.service.clone()),
         repair: metadata.map(|metadata| metadata.repair.clone()),
         configured: Configured::new(config),
+        refusals: Refusals::default(),
     });
     let listener = bind_socket(folder)?;
     let cancel = CancellationToken::new();
     let stopped = cancel.clone();
     Ok(Serving::spawn(cancel, async move {
         let served = tonic::transport::Server::builder()
+            .layer(AuthenticateLayer(state.clone()))
             .add_routes(routes(&state))
             .serve_with_incoming_shutdown(UnixListenerStream::new(listener), stopped.cancelled_owned())
             .await;

@@ -1,6 +1,7 @@
 //! Usage, receipts and fixity reports.
 
-use super::{AdminState, Caller, users::refused};
+use super::error::refused;
+use super::{AdminState, Caller};
 use std::sync::Arc;
 use tonic::{Request, Response, Status};
 use valv_ledger::usage::Month;

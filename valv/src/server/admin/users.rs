@@ -1,6 +1,7 @@
 //! Users and access keys of a running server: those that the environment and the configuration name, made at the start,
 //! and those that operators manage through the admin service.
 
+use super::error::refused;
 use crate::config::{Config, UserSection};
 use crate::credentials;
 use anyhow::{Context, bail};
@@ -114,18 +115,6 @@ impl Configured {
             configured.keys.extend(user.keys.iter().map(|key| key.id.to_string()));
         }
         configured
-    }
-}
-
-/// What a refusal is for an operator.
-pub(super) fn refused(error: MetadataError) -> Status {
-    let message = error.to_string();
-    match error {
-        MetadataError::NoSuchUser | MetadataError::NoSuchAccessKey => Status::not_found(message),
-        MetadataError::Principal { .. } => Status::failed_precondition(message),
-        MetadataError::Malformed { .. } => Status::invalid_argument(message),
-        MetadataError::Unavailable { .. } | MetadataError::Conflict => Status::unavailable(message),
-        _ => Status::internal(message),
     }
 }
 

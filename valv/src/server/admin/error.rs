@@ -1,0 +1,36 @@
+//! What a refusal of metadata is for a caller of the admin service: one mapping, for all groups of acts.
+
+use tonic::{Code, Status};
+use valv_metadata_api::{MetadataError, TokenConflict};
+
+/// The status that tells `error`.
+pub(crate) fn refused(error: MetadataError) -> Status {
+    Status::new(code(&error), error.to_string())
+}
+
+/// Who has to act: the caller (with other words, other rights, or at another time), or an operator.
+fn code(error: &MetadataError) -> Code {
+    match error {
+        MetadataError::NoSuchUser
+        | MetadataError::NoSuchAccessKey
+        | MetadataError::NoSuchBucket
+        | MetadataError::NoSuchKey
+        | MetadataError::NoSuchVersion
+        | MetadataError::NoSuchUpload
+        | MetadataError::NoSuchDocument
+        | MetadataError::NoSuchNamespace => Code::NotFound,
+        MetadataError::Principal { .. } => Code::FailedPrecondition,
+        MetadataError::Token { reason } => match reason {
+            TokenConflict::NotValid => Code::Unauthenticated,
+            TokenConflict::NoSuchToken => Code::NotFound,
+            TokenConflict::NotYours | TokenConflict::OperatorsOnly | TokenConflict::OwnTokenNeeded => {
+                Code::PermissionDenied
+            }
+            TokenConflict::DaysOutOfRange | TokenConflict::DescriptionMalformed => Code::InvalidArgument,
+            TokenConflict::TooMany | TokenConflict::TooManyProjects => Code::FailedPrecondition,
+        },
+        MetadataError::Malformed { .. } => Code::InvalidArgument,
+        MetadataError::Unavailable { .. } | MetadataError::Conflict => Code::Unavailable,
+        _ => Code::Internal,
+    }
+}
