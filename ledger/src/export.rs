@@ -4,9 +4,13 @@
 //! order. What people read in a line is derived from its leaf again when it is verified, so a readable part that says
 //! something else than the leaf is found out, too.
 
+mod accesses;
+
+use crate::access::{AccessNames, Accesses};
 use crate::head::{HeadError, PUBLIC_KEY_LEN_BYTES, SignedHead};
 use crate::leaf::{Leaf, Names, kind_name};
 use crate::tree::{Frontier, leaf_hash};
+use accesses::ReadableAccessNames;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
@@ -15,8 +19,9 @@ use valv_types::TimestampMicros;
 
 /// The name of this layout, in the first line.
 pub const EXPORT_FORMAT: &str = "valv-ledger-1";
-/// Longest line: an event with a key of 1,024 bytes, base64 and all, is below 4 KiB.
-const LINE_LEN_BYTES_MAX: usize = 64 * 1024;
+/// Longest line. Other events, with a key of 1,024 bytes, base64 and all, are below 16 KiB; accesses are bounded by the
+/// constants of [`crate::access`] to 256 KiB for themselves and 512 KiB for their names.
+const LINE_LEN_BYTES_MAX: usize = 1 << 20;
 
 /// One line.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,8 +37,14 @@ enum Line {
         /// [`Leaf::to_bytes`], base64.
         leaf: String,
         event: ReadableEvent,
-        /// `None` once they were erased.
+        /// `None` once they were erased, and for accesses.
         names: Option<ReadableNames>,
+        /// The accesses that the leaf stands for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        accesses: Option<Accesses>,
+        /// Their names; `None` once they were erased.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        access_names: Option<ReadableAccessNames>,
     },
     Head(SignedHead),
 }
@@ -148,6 +159,20 @@ pub fn event_line(index: u64, leaf: &Leaf, names: Option<&Names>) -> String {
         leaf: STANDARD.encode(leaf.to_bytes()),
         event: ReadableEvent::of(leaf),
         names: names.map(ReadableNames::of),
+        accesses: None,
+        access_names: None,
+    })
+}
+
+/// The line of accesses that were committed together.
+pub fn accesses_line(index: u64, leaf: &Leaf, accesses: Accesses, names: Option<&AccessNames>) -> String {
+    to_json(&Line::Event {
+        index,
+        leaf: STANDARD.encode(leaf.to_bytes()),
+        event: ReadableEvent::of(leaf),
+        names: None,
+        accesses: Some(accesses),
+        access_names: names.map(ReadableAccessNames::of),
     })
 }
 
@@ -214,6 +239,8 @@ pub struct Report {
     pub events: u64,
     /// Events whose names were erased.
     pub without_names: u64,
+    /// Number of accesses, which stand many to an event.
+    pub accesses: u64,
     /// The tree's root.
     pub root: crate::Hash,
     /// When the head was signed.
@@ -240,7 +267,7 @@ pub fn verify(
         _ => return Err(lines.wrong("the export must begin with its format and project")),
     };
     let mut frontier = Frontier::default();
-    let mut without_names = 0;
+    let (mut without_names, mut access_count) = (0, 0u64);
     let head = loop {
         for head in earlier_heads.iter().filter(|head| head.size == frontier.size()) {
             if head.project.to_string() != project || head.root != frontier.root() {
@@ -248,7 +275,7 @@ pub fn verify(
             }
         }
         match lines.next()?.ok_or(ExportError::CutOff)? {
-            Line::Event { index, leaf, event, names } => {
+            Line::Event { index, leaf, event, names, accesses, access_names } => {
                 if index != frontier.size() {
                     return Err(lines.wrong("the events are not numbered one by one"));
                 }
@@ -260,9 +287,19 @@ pub fn verify(
                 if event != ReadableEvent::of(&leaf) {
                     return Err(lines.wrong("the readable event differs from its leaf"));
                 }
-                match names {
-                    None => without_names += 1,
-                    Some(names) => {
+                match (leaf.entries_hash, names) {
+                    (Some(hash), None) => {
+                        let held = accesses::check(&leaf, &hash, accesses, access_names);
+                        let held = held.map_err(|what| lines.wrong(what))?;
+                        access_count = access_count.saturating_add(held.count);
+                        without_names += u64::from(held.is_without_names);
+                    }
+                    (Some(_), Some(_)) => return Err(lines.wrong("accesses with the names of another event")),
+                    (None, _) if accesses.is_some() || access_names.is_some() => {
+                        return Err(lines.wrong("accesses in an event that has none"));
+                    }
+                    (None, None) => without_names += 1,
+                    (None, Some(names)) => {
                         let names = names.read().ok_or_else(|| lines.wrong("the names can't be read"))?;
                         if names.hash() != leaf.names_hash {
                             return Err(lines.wrong("the names are not those that the leaf was made of"));
@@ -284,7 +321,14 @@ pub fn verify(
     if let Some(head) = earlier_heads.iter().find(|head| head.size > frontier.size()) {
         return Err(ExportError::Truncated { earlier: head.size, size: frontier.size() });
     }
-    Ok(Report { project: head.project, events: head.size, without_names, root: head.root, signed: head.time })
+    Ok(Report {
+        project: head.project,
+        events: head.size,
+        without_names,
+        accesses: access_count,
+        root: head.root,
+        signed: head.time,
+    })
 }
 
 struct Lines<'a, R> {
@@ -316,10 +360,11 @@ impl<R: BufRead> Lines<'_, R> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::{Access, AccessEnd, AccessName, AccessState, Client, Completion};
     use crate::head::Head;
     use crate::leaf::LEAF_FORMAT;
     use ring::signature::{Ed25519KeyPair, KeyPair as _};
-    use valv_types::{AccessKeyId, BucketId, CommitId, ProjectId, UserId, VersionId};
+    use valv_types::{AccessKeyId, BucketId, CommitId, OpeningId, ProjectId, RecorderId, UserId, VersionId};
 
     fn key(seed: u8) -> (Ed25519KeyPair, [u8; 32]) {
         let pair = Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("seed");
@@ -336,6 +381,8 @@ mod tests {
             remote: "192.0.2.7".to_owned(),
             other_version: number.is_multiple_of(2).then(|| VersionId::from_bytes([number; 16])),
             rule: (number == 4).then(|| "rule".to_owned()),
+            caller: None,
+            detail: None,
         };
         let leaf = Leaf {
             format: LEAF_FORMAT,
@@ -348,6 +395,7 @@ mod tests {
             version: None,
             bytes: 1 << number,
             names_hash: names.hash(),
+            entries_hash: None,
         };
         (leaf, names)
     }
@@ -394,6 +442,102 @@ mod tests {
         let (mut lines, _) = export(project, &SUBJECTS);
         lines[2] = event_line(1, &event(project, 1, SUBJECTS[1]).0, None);
         assert_eq!(check(&lines, &[]).expect("holds").without_names, 1);
+    }
+
+    fn accesses(project: ProjectId) -> (Leaf, Accesses, AccessNames) {
+        let access = |number: u64, version: Option<u8>| Access {
+            number,
+            time: TimestampMicros(1_700_000_000_000_000),
+            action: if version.is_some() { "GetObject" } else { "ListObjectsV2" }.to_owned(),
+            user: Some(UserId::from_bytes([9; 16])),
+            bucket: Some(BucketId::from_bytes([8; 16])),
+            version: version.map(|byte| VersionId::from_bytes([byte; 16])),
+            opening: version.map(|byte| OpeningId::from_bytes([byte; 16])),
+            start: 0,
+            end: 1_000 * u64::from(version.is_some()),
+            bytes: 1_000,
+            count: number,
+            status: 200,
+            state: if version.is_some() { AccessState::Begun } else { AccessState::Answered },
+        };
+        let completion = Completion { number: 1, count: 1, of_bytes: 1_000, sent_bytes: 10, end: AccessEnd::BrokenOff };
+        let accesses = Accesses {
+            recorder: RecorderId::from_bytes([6; 16]),
+            accesses: vec![access(1, Some(7)), access(2, None)],
+            completions: vec![completion],
+        };
+        let name = |subject: &[u8]| AccessName { client: 0, requests: vec!["R".to_owned()], subject: subject.to_vec() };
+        let client = Client { access_key: None, remote: "192.0.2.7".to_owned() };
+        let names = AccessNames { salt: [3; 16], clients: vec![client], accesses: vec![name(b""), name(b"\xff/")] };
+        let leaf = Leaf {
+            kind: 100,
+            bytes: 2_000,
+            user: None,
+            bucket: None,
+            names_hash: names.hash(),
+            entries_hash: Some(Accesses::hash_of(&accesses.to_bytes())),
+            ..event(project, 1, b"").0
+        };
+        (leaf, accesses, names)
+    }
+
+    /// An export of one event and one leaf of accesses, with what `edit` makes of the latter's line.
+    fn export_of_accesses(edit: impl Fn(&Leaf, &Accesses, &AccessNames) -> String) -> Vec<String> {
+        let project = ProjectId::from_bytes([4; 16]);
+        let (mut lines, _) = export(project, &SUBJECTS[..1]);
+        let (leaf, accesses, names) = accesses(project);
+        let mut frontier = Frontier::default();
+        for leaf in [&event(project, 0, SUBJECTS[0]).0, &leaf] {
+            frontier.push(leaf_hash(&leaf.to_bytes()));
+        }
+        lines[2] = edit(&leaf, &accesses, &names);
+        lines.push(last_line(signed(project, &frontier, 1)));
+        lines
+    }
+
+    #[test]
+    fn accesses_are_counted_and_their_names_may_be_erased() {
+        let whole = |leaf: &Leaf, accesses: &Accesses, names: &AccessNames| {
+            accesses_line(1, leaf, accesses.clone(), Some(names))
+        };
+        let report = check(&export_of_accesses(whole), &[]).expect("holds");
+        assert_eq!((report.events, report.accesses, report.without_names), (2, 3, 0));
+        let erased = export_of_accesses(|leaf, accesses, _| accesses_line(1, leaf, accesses.clone(), None));
+        assert_eq!(check(&erased, &[]).expect("holds").without_names, 1);
+    }
+
+    #[test]
+    fn every_edit_of_accesses_is_found() {
+        let edit = |from: &'static str, to: &'static str| {
+            let lines = export_of_accesses(|leaf, accesses, names| {
+                let line = accesses_line(1, leaf, accesses.clone(), Some(names));
+                let edited = line.replacen(from, to, 1);
+                assert_ne!(edited, line, "{from}");
+                edited
+            });
+            check(&lines, &[]).expect_err(from)
+        };
+        let opening = "07070707070707070707070707070707\",\"start\"";
+        for (from, to, expected) in [
+            ("\"count\":1", "\"count\":2", "line 3: the accesses are not those"),
+            ("\"bytes\":1000", "\"bytes\":999", "line 3: the accesses are not those"),
+            (opening, "08070707070707070707070707070707\",\"start\"", "line 3: the accesses are not those"),
+            ("\"sent_bytes\":10", "\"sent_bytes\":9", "line 3: the accesses are not those"),
+            ("broken-off", "whole", "line 3: the accesses are not those"),
+            ("192.0.2.7", "192.0.2.8", "line 3: the names are not those"),
+            ("ff2f", "fe2f", "line 3: the names are not those"),
+            ("\"names\":null,\"accesses\"", "\"names\":null,\"accessed\"", "line 3: this is no line"),
+        ] {
+            let error = edit(from, to);
+            assert!(error.starts_with(expected), "{from}: {error}");
+        }
+        let dropped = export_of_accesses(|leaf, _, _| event_line(1, leaf, None));
+        assert!(check(&dropped, &[]).expect_err("dropped").contains("the accesses are missing"));
+        let fewer = export_of_accesses(|leaf, accesses, names| {
+            let fewer = Accesses { accesses: accesses.accesses[..1].to_vec(), ..accesses.clone() };
+            accesses_line(1, leaf, fewer, Some(names))
+        });
+        assert!(check(&fewer, &[]).expect_err("fewer").contains("the accesses are not those"));
     }
 
     #[test]

@@ -40,6 +40,10 @@ pub struct Leaf {
     #[n(9)]
     #[cbor(with = "minicbor::bytes")]
     pub names_hash: [u8; 32],
+    /// For accesses: BLAKE3 of them ([`crate::Accesses::to_bytes`]).
+    #[n(10)]
+    #[cbor(with = "minicbor::bytes")]
+    pub entries_hash: Option<[u8; 32]>,
 }
 
 impl Leaf {
@@ -94,6 +98,8 @@ pub fn kind_name(kind: u32) -> &'static str {
         87 => "act rejected",
         88 => "act carried out",
         89 => "act failed",
+        100 => "accesses",
+        101 => "access completions",
         _ => "other",
     }
 }

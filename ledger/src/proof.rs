@@ -217,6 +217,7 @@ mod tests {
             version: None,
             bytes: number as u64,
             names_hash: [number as u8; 32],
+            entries_hash: None,
         };
         (0..count).map(|number| leaf(number).to_bytes()).collect()
     }

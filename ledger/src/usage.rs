@@ -324,6 +324,7 @@ mod tests {
             version: None,
             bytes,
             names_hash: [0; 32],
+            entries_hash: None,
         }
     }
 

@@ -89,6 +89,8 @@ metadata_api! {
     7 heartbeat: Heartbeat(Heartbeat) -> Empty;
     /// Finds a namespace by name, or [`MetadataError::NoSuchNamespace`].
     8 get_namespace: GetNamespace(GetNamespace) -> Namespace;
+    /// Records accesses in the ledgers of their projects.
+    220 record_accesses: RecordAccesses(RecordAccesses) -> Empty;
 
     /// Creates a bucket.
     20 create_bucket: CreateBucket(CreateBucket) -> Bucket;

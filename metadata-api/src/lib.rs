@@ -7,6 +7,7 @@
 //! Everything here is encoded as CBOR (RFC 8949) with numbered fields, so that a newer process can add a field and an
 //! older one skips it. A number is never used again for something else.
 
+mod access;
 mod api;
 mod approval;
 mod bucket;
@@ -19,6 +20,7 @@ mod secret;
 mod service;
 mod upload;
 
+pub use access::*;
 pub use api::{Client, Metadata, Request, Response, Transport, serve};
 pub use approval::*;
 pub use bucket::*;

@@ -127,6 +127,7 @@ impl Core {
             names_hash,
             key_version: sealed.key_version,
             sealed: sealed.bytes,
+            entries: None,
         };
         attempt.put(self.rows.ledger(event.project, commit), records::encode(&record));
         attempt.put(self.rows.ledger_pending(event.project, commit), Bytes::new());

@@ -3,6 +3,7 @@
 //! Domain logic is deterministic code over the `MetaStore` trait. RocksDB is known only to `store::rocks`; this crate
 //! knows the shard API only to mirror its commits, and never how shards lie on disk.
 
+mod accesses;
 mod approvals;
 mod attempt;
 mod background;

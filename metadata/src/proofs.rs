@@ -12,7 +12,7 @@ use crate::sequencer::frontier_of;
 use crate::service::{Core, MetadataService, corrupt, malformed};
 use crate::store::Snapshot;
 use std::sync::Arc;
-use valv_ledger::{Frontier, Hash, Head, SignedHead, Subtree, tree};
+use valv_ledger::{Frontier, Hash, Head, Names, SignedHead, Subtree, tree};
 use valv_metadata_api::MetadataError;
 use valv_types::{CommitId, ProjectId};
 
@@ -207,7 +207,11 @@ impl Core {
                 if size == tree.size() && root != Some(tree.root()) {
                     return Err(corrupt("ledger: its records are not those that were sequenced"));
                 }
-                let names = core.names_of(project, id, &record)?.map(|names| names.to_bytes());
+                // A leaf of accesses has many names, which an export shows.
+                let names = match record.entries {
+                    None => core.names_of::<Names>(project, id, &record)?.map(|names| names.to_bytes()),
+                    Some(_) => None,
+                };
                 Ok((index, leaf, names, path, size))
             })
             .await?;

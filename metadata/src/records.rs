@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use valv_ledger::leaf::LEAF_FORMAT;
-use valv_ledger::{Frontier, Leaf};
+use valv_ledger::{Accesses, Frontier, Leaf};
 use valv_metadata_api::{
     Attributes, BlobPlace, BlobRecord, Body, BucketDocumentKind, Checksum, ChecksumAlgorithm, ChecksumType,
     LockRequest, MetadataError, ObjectLock, Retention, Versioning,
@@ -592,6 +592,12 @@ pub(crate) enum EventKind {
     /// An approved act could not be carried out.
     #[n(89)]
     ActFailed = 89,
+    /// Accesses that began, or were answered, with completions of others.
+    #[n(100)]
+    AccessesRecorded = 100,
+    /// Only completions of accesses.
+    #[n(101)]
+    AccessesCompleted = 101,
 }
 
 /// One custody event.
@@ -616,10 +622,14 @@ pub(crate) struct LedgerRecord {
     pub(crate) names_hash: [u8; 32],
     #[n(7)]
     pub(crate) key_version: u32,
-    /// [`valv_ledger::Names`], sealed.
+    /// [`valv_ledger::Names`], sealed; for accesses [`valv_ledger::AccessNames`].
     #[n(8)]
     #[cbor(with = "minicbor::bytes")]
     pub(crate) sealed: Vec<u8>,
+    /// [`valv_ledger::Accesses`], for the two kinds that stand for them.
+    #[n(9)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) entries: Option<Vec<u8>>,
 }
 
 impl LedgerRecord {
@@ -636,6 +646,7 @@ impl LedgerRecord {
             version: self.version,
             bytes: self.bytes,
             names_hash: self.names_hash,
+            entries_hash: self.entries.as_deref().map(Accesses::hash_of),
         }
     }
 }

@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 use std::io::{self, Write};
 use std::sync::Arc;
 use valv_codec::SigningKey;
-use valv_ledger::{Frontier, Names, export, tree};
+use valv_ledger::{AccessNames, Accesses, Frontier, Leaf, Names, export, tree};
 use valv_metadata_api::MetadataError;
 use valv_types::{CommitId, ProjectId};
 
@@ -34,14 +34,14 @@ pub enum LedgerExportError {
     Io(#[from] io::Error),
 }
 
-/// A project's tree, and its pending records in the order in which they enter it: both of one snapshot, so that a tree
+/// A project's tree, and the leaves of its pending records in the order in which they enter it: both of one snapshot, so that a tree
 /// that has not changed since has none of the records.
 #[derive(Default)]
 struct Pending {
     tree: Option<Versioned>,
     /// The page that the next leaf goes to, as far as it is filled.
     page: LeafPage,
-    records: Vec<(CommitId, LedgerRecord)>,
+    leaves: Vec<Leaf>,
 }
 
 impl MetadataService {
@@ -88,7 +88,7 @@ impl Core {
         let mut sequenced = 0;
         loop {
             let batch = self.scan(|core, snapshot| core.pending_records(snapshot)).await?;
-            let found: usize = batch.values().map(|pending| pending.records.len()).sum();
+            let found: usize = batch.values().map(|pending| pending.leaves.len()).sum();
             for (project, pending) in batch {
                 // A conflict means that somebody else has appended to this tree; the next pass sees what is left.
                 sequenced += self.append_to_tree(project, pending).await?;
@@ -107,12 +107,13 @@ impl Core {
             let Some((key, _)) = cursor.next().map_err(store_error)? else { break };
             let (project, event) = pending_parts(&key).ok_or_else(|| corrupt("pending ledger record"))?;
             let record = self.ledger_record(snapshot, project, event)?;
-            batch.entry(project).or_default().records.push((event, record));
+            // Only the leaf is kept: a record of accesses may be a hundred times as long.
+            batch.entry(project).or_default().leaves.push(record.leaf(project, event));
         }
         for (project, pending) in &mut batch {
             pending.tree = snapshot.get(&self.rows.ledger_tree(*project)).map_err(store_error)?;
             pending.page = self.last_page(snapshot, *project, pending.tree.as_ref())?;
-            pending.records.sort_by_key(|(event, record)| (record.time, *event.as_bytes()));
+            pending.leaves.sort_by_key(|leaf| (leaf.time, *leaf.event.as_bytes()));
         }
         Ok(batch)
     }
@@ -152,14 +153,13 @@ impl Core {
 
     async fn append_to_tree(&self, project: ProjectId, pending: Pending) -> Result<usize, MetadataError> {
         let tree_key = self.rows.ledger_tree(project);
-        let Pending { tree, mut page, records: pending } = pending;
+        let Pending { tree, mut page, leaves } = pending;
         let mut frontier = frontier_of(tree.as_ref())?;
         let mut attempt = Attempt::default();
         attempt.expect(tree_key.clone(), tree.as_ref());
-        for (event, record) in &pending {
-            let leaf = record.leaf(project, *event);
-            attempt.remove(self.rows.ledger_pending(project, *event));
-            page.push(*event);
+        for leaf in &leaves {
+            attempt.remove(self.rows.ledger_pending(project, leaf.event));
+            page.push(leaf.event);
             if page.len() == LEAVES_PER_PAGE {
                 attempt.put(self.page_key(project, frontier.size()), records::encode(&std::mem::take(&mut page)));
             }
@@ -171,7 +171,7 @@ impl Core {
         }
         attempt.put(tree_key, records::encode(&TreeRecord::of(&frontier)));
         let is_done = attempt::commit(self.store.as_ref(), CommitId::random(), attempt).await?;
-        Ok(if is_done { pending.len() } else { 0 })
+        Ok(if is_done { leaves.len() } else { 0 })
     }
 
     fn write_ledger(
@@ -191,8 +191,18 @@ impl Core {
             for event in page.events() {
                 let record = self.ledger_record(snapshot, project, event)?;
                 let leaf = record.leaf(project, event);
-                let names = self.names_of(project, event, &record)?;
-                out.write_all(export::event_line(seen.size(), &leaf, names.as_ref()).as_bytes())?;
+                let line = match &record.entries {
+                    None => {
+                        let names = self.names_of::<Names>(project, event, &record)?;
+                        export::event_line(seen.size(), &leaf, names.as_ref())
+                    }
+                    Some(entries) => {
+                        let accesses = Accesses::from_bytes(entries).ok_or_else(|| corrupt("ledger: accesses"))?;
+                        let names = self.names_of::<AccessNames>(project, event, &record)?;
+                        export::accesses_line(seen.size(), &leaf, accesses, names.as_ref())
+                    }
+                };
+                out.write_all(line.as_bytes())?;
                 seen.push(tree::leaf_hash(&leaf.to_bytes()));
             }
         }
@@ -206,12 +216,12 @@ impl Core {
     }
 
     /// The names of an event; `None` once the key that sealed them is gone.
-    pub(crate) fn names_of(
+    pub(crate) fn names_of<T: for<'b> minicbor::Decode<'b, ()>>(
         &self,
         project: ProjectId,
         event: CommitId,
         record: &LedgerRecord,
-    ) -> Result<Option<Names>, MetadataError> {
+    ) -> Result<Option<T>, MetadataError> {
         if record.sealed.is_empty() {
             return Ok(None);
         }

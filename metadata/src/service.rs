@@ -253,6 +253,7 @@ dispatch! {
     register_incarnation(Empty) -> IncarnationId => new_incarnation;
     heartbeat(Heartbeat) -> Empty => renew_incarnation;
     get_namespace(GetNamespace) -> Namespace => find_namespace;
+    record_accesses(RecordAccesses) -> Empty => add_accesses;
     create_bucket(CreateBucket) -> Bucket => make_bucket;
     get_bucket(GetBucket) -> Bucket => find_bucket;
     delete_bucket(DeleteBucket) -> Empty => remove_bucket;

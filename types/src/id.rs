@@ -178,6 +178,10 @@ id128!(
     SiteId
 );
 id128!(
+    /// One run of a gateway, as what it recorded of accesses names it.
+    RecorderId
+);
+id128!(
     /// What one attempt to upload one body or part wrote. Never reused.
     ///
     /// Bytes 0..4 are the gateway's incarnation (big-endian), 4..10 its sequence number within that
@@ -208,7 +212,8 @@ random_id128!(
     OpeningId,
     ProposalId,
     TokenId,
-    CustodianId
+    CustodianId,
+    RecorderId
 );
 
 impl BlobId {

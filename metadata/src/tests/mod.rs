@@ -1,5 +1,6 @@
 //! Tests of the service as a whole, over a store in memory; Object Lock over RocksDB.
 
+mod accesses;
 mod approvals;
 mod background;
 mod buckets;

@@ -124,6 +124,7 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
             "project": report.project.to_string(),
             "events": report.events,
             "events_without_names": report.without_names,
+            "accesses": report.accesses,
             "root": hex::encode(report.root),
             "signed_micros": report.signed.0,
             "earlier_exports": earlier.len(),
@@ -131,7 +132,10 @@ fn verify(args: &VerifyArgs) -> anyhow::Result<()> {
         println!("{report}");
         return Ok(());
     }
-    println!("holds: {} events of project {}", report.events, report.project);
+    println!(
+        "holds: {} events of project {}, which tell of {} accesses",
+        report.events, report.project, report.accesses
+    );
     if report.without_names > 0 {
         println!("names erased: {}", report.without_names);
     }
