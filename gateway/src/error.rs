@@ -404,8 +404,13 @@ impl From<MetadataError> for S3Error {
                 LockReason::Governance | LockReason::Compliance => {
                     "Access Denied because object protected by object lock."
                 }
-                LockReason::LegalHold => "Access Denied because object protected by object lock legal hold.",
+                LockReason::LegalHold | LockReason::ScopeHold => {
+                    "Access Denied because object protected by object lock legal hold."
+                }
+                LockReason::DisposalOnly => "Access Denied because data of this project leave by a disposal only.",
             }),
+            MetadataError::RetentionBelowMinimum { minimum_days } => plain(S3Code::InvalidArgument)
+                .with_message(format!("This project demands COMPLIANCE retention of at least {minimum_days} days.")),
             MetadataError::InvalidBucketState => plain(S3Code::InvalidBucketState),
             MetadataError::QuotaExceeded => plain(S3Code::QuotaExceeded),
             // The gateway registers anew by itself; a client's retry meets the new incarnation.
@@ -419,6 +424,8 @@ impl From<MetadataError> for S3Error {
             | MetadataError::Principal { .. }
             | MetadataError::Approval { .. }
             | MetadataError::Token { .. } => plain(S3Code::InternalError),
+            // Nor retention, holds and disposals of projects.
+            MetadataError::Retention { .. } => plain(S3Code::InternalError),
         };
         mapped.with_source(error)
     }

@@ -100,6 +100,15 @@ pub fn kind_name(kind: u32) -> &'static str {
         89 => "act failed",
         100 => "accesses",
         101 => "access completions",
+        90 => "retention class set",
+        91 => "retention extended",
+        92 => "legal hold set",
+        93 => "legal hold released",
+        94 => "disposal proposed",
+        95 => "disposal approved",
+        96 => "disposal rejected",
+        97 => "deaccession by disposal",
+        98 => "disposal ended",
         _ => "other",
     }
 }

@@ -1,6 +1,6 @@
 //! Why metadata refused. Split by who must act; the gateway maps each to an S3 code in one exhaustive match.
 
-use crate::{ApprovalRefusal, PrincipalConflict, TokenConflict};
+use crate::{ApprovalRefusal, PrincipalConflict, RetentionRefusal, TokenConflict};
 use minicbor::{Decode, Encode};
 
 /// Which precondition did not hold.
@@ -31,6 +31,12 @@ pub enum LockReason {
     /// Legal hold.
     #[n(3)]
     LegalHold,
+    /// A legal hold on the project, the bucket or a prefix.
+    #[n(4)]
+    ScopeHold,
+    /// The project's data leave by a disposal that was decided on, not by lifecycle rules.
+    #[n(5)]
+    DisposalOnly,
 }
 
 /// The outcome of a metadata operation that did not do what was asked.
@@ -187,6 +193,22 @@ pub enum MetadataError {
         #[n(0)]
         reason: TokenConflict,
     },
+    /// An act of retention, hold or disposal is refused.
+    #[error("{reason}")]
+    #[n(200)]
+    Retention {
+        /// Why.
+        #[n(0)]
+        reason: RetentionRefusal,
+    },
+    /// The project demands compliance retention of at least this many days, and less was asked for by name.
+    #[error("this project demands COMPLIANCE retention of at least {minimum_days} days")]
+    #[n(201)]
+    RetentionBelowMinimum {
+        /// The project's minimum.
+        #[n(0)]
+        minimum_days: u32,
+    },
 }
 
 impl From<ApprovalRefusal> for MetadataError {
@@ -198,6 +220,12 @@ impl From<ApprovalRefusal> for MetadataError {
 impl From<TokenConflict> for MetadataError {
     fn from(reason: TokenConflict) -> Self {
         Self::Token { reason }
+    }
+}
+
+impl From<RetentionRefusal> for MetadataError {
+    fn from(reason: RetentionRefusal) -> Self {
+        Self::Retention { reason }
     }
 }
 

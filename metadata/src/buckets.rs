@@ -12,6 +12,7 @@ use crate::ledger::Event;
 use crate::lock;
 use crate::principals::id_of_row;
 use crate::records::{self, BucketRecord, DocumentRecord, EventKind, ProjectRecord};
+use crate::retention;
 use crate::rows::{Tag, last_id};
 use crate::seal::Place;
 use crate::service::{Core, bucket_of, corrupt, malformed};
@@ -21,7 +22,7 @@ use valv_metadata_api::*;
 use valv_types::{BucketId, CommitId, PoolMap, ProjectId};
 
 /// Most buckets of a project: AWS's quota. Listing buckets opens all of a project's, some microseconds each.
-const BUCKETS_PER_PROJECT_MAX: usize = 10_000;
+pub(crate) const BUCKETS_PER_PROJECT_MAX: usize = 10_000;
 /// Most buckets in a page.
 const BUCKET_PAGE_MAX: usize = 10_000;
 /// A deletion's scan takes milliseconds; a closing older than this was left by a crash.
@@ -79,7 +80,9 @@ impl Core {
     ) -> Result<Plan<Bucket>, MetadataError> {
         let project = request.actor.project;
         let name_key = self.bucket_name_row(request.namespace, &request.name)?;
-        let [name_row, project_row] = self.get_rows(&[name_key.clone(), self.rows.project(project)]).await?;
+        let keys = [name_key.clone(), self.rows.project(project), self.rows.project_guard(project)];
+        let [name_row, project_row, guard_row] = self.get_rows(&keys).await?;
+        let [_, _, guard_key] = keys;
         if let Some(taken) = name_row {
             let taken = id_of_row(&taken, BucketId::from_bytes)?;
             let yours = self.bucket_record(taken).await.is_ok_and(|bucket| bucket.project == project);
@@ -98,6 +101,9 @@ impl Core {
             return Err(MetadataError::QuotaExceeded);
         }
 
+        let guard = retention::guard_of_new_bucket(guard_row.as_ref())?;
+        // A project's retention needs all versions: without them nobody could overwrite or delete anything.
+        let locked = request.object_lock || guard.as_ref().is_some_and(|guard| guard.rule.is_set());
         let sealed = self.seal_bucket_name(project, id, &request.name)?;
         let mut record = BucketRecord {
             project,
@@ -105,15 +111,18 @@ impl Core {
             owner,
             created: self.now(),
             layout,
-            versioning: if request.object_lock { Versioning::Enabled } else { Versioning::Unversioned },
-            object_lock: request.object_lock.then_some(ObjectLock { default: None }),
+            versioning: if locked { Versioning::Enabled } else { Versioning::Unversioned },
+            object_lock: locked.then_some(ObjectLock { default: None }),
             documents: Vec::new(),
             key_version: sealed.key_version,
             sealed_name: sealed.bytes,
             closing: None,
             document_changes: 0,
+            guard,
         };
         let mut attempt = Attempt::default();
+        // A retention class or a hold on the project that is being set at this moment concerns this bucket, too.
+        attempt.expect(guard_key, guard_row.as_ref());
         attempt.expect_absent(name_key.clone());
         attempt.expect_absent(self.rows.bucket(id));
         self.plan_use_of_user(&mut attempt, owner).await?;
@@ -164,7 +173,11 @@ impl Core {
     }
 
     /// Ids of all buckets of a project.
-    fn bucket_ids(&self, snapshot: &dyn Snapshot, project: ProjectId) -> Result<Vec<BucketId>, MetadataError> {
+    pub(crate) fn bucket_ids(
+        &self,
+        snapshot: &dyn Snapshot,
+        project: ProjectId,
+    ) -> Result<Vec<BucketId>, MetadataError> {
         let range = self.rows.range(Tag::ProjectBucket, &[project.as_bytes()]);
         let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
         let mut ids = Vec::new();
@@ -236,13 +249,14 @@ impl Core {
         attempt.expect(self.rows.bucket(request.bucket), row.as_ref());
         match &request.change {
             BucketChange::Versioning(new) => {
-                lock::check_versioning_change(record.versioning, *new, record.object_lock)?;
+                lock::check_versioning_change(record.versioning, *new, record.object_lock, record.rule())?;
                 record.versioning = *new;
             }
             BucketChange::ObjectLock(new) => {
                 if record.versioning != Versioning::Enabled {
                     return Err(MetadataError::InvalidBucketState);
                 }
+                lock::check_bucket_default(record.rule(), *new)?;
                 record.object_lock = Some(*new);
             }
             BucketChange::SetDocument(document) => {
@@ -312,6 +326,10 @@ impl Core {
         let key = self.rows.bucket(id);
         let row = self.get(&key).await?;
         let record = bucket_of(row.as_ref())?;
+        if record.has_holds() {
+            // With the bucket would go the way back of what its trash still has.
+            return Err(MetadataError::Locked { reason: LockReason::ScopeHold });
+        }
         // The usual refusal disturbs nobody, open uploads neither.
         if !self.bucket_has_none_of(id, &CONTENT).await? {
             return Err(MetadataError::BucketNotEmpty);
@@ -328,6 +346,11 @@ impl Core {
         let now_closing = bucket_of(row.as_ref())?;
         if now_closing.closing != closing.closing {
             return Ok(Plan::Wait);
+        }
+        if now_closing.has_holds() {
+            // Set since the look above.
+            self.reopen_bucket(id, now_closing, row.as_ref()).await?;
+            return Err(MetadataError::Locked { reason: LockReason::ScopeHold });
         }
         if !self.bucket_has_none_of(id, &CONTENT_AND_UPLOADS).await? {
             self.reopen_bucket(id, now_closing, row.as_ref()).await?;

@@ -26,6 +26,7 @@ mod objects;
 mod principals;
 mod proofs;
 mod records;
+mod retention;
 mod rows;
 mod seal;
 mod sequencer;

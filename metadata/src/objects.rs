@@ -3,7 +3,7 @@
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle};
 use crate::conditions::{self, Current};
 use crate::ledger::Event;
-use crate::lock;
+use crate::lock::{self, Leaving};
 use crate::records::{self, BucketRecord, EventKind, FLAG_LEGAL_HOLD, FLAG_LEGAL_HOLD_SAID, FLAG_NULL, VersionRecord};
 use crate::service::{Core, bucket_of, corrupt, malformed};
 use crate::versions::{Found, Head, KeyPlace, Placed, decode_head, shown};
@@ -97,7 +97,12 @@ impl Core {
     ) -> Result<Plan<Written>, MetadataError> {
         let order = self.next_order(head.as_ref());
         // The later of both clocks: a lagging one shortens no default retention.
-        let lock = lock::for_new_version(bucket.object_lock, new.lock, order.max(self.clock.now()))?;
+        let (rule, created) = (bucket.rule(), order.max(self.clock.now()));
+        if making.kind != EventKind::UploadCompleted {
+            // What an upload asks for was judged when it was opened, which may be long ago.
+            lock::check_request(rule, new.lock, created)?;
+        }
+        let lock = lock::for_new_version(rule, bucket.object_lock, new.lock, created)?;
         if records::encode_attributes(new.attributes).len() > ATTRIBUTES_LEN_BYTES_MAX {
             return Err(malformed("a version's attributes are too long"));
         }
@@ -114,7 +119,7 @@ impl Core {
             key_version: sealed.key_version,
             sealed: sealed.bytes,
         };
-        let at = KeyPlace { project: bucket.project, bucket: bucket_id, key };
+        let at = KeyPlace { state: bucket, bucket: bucket_id, key };
         let placed = self.place_version(&mut attempt, at, head, version, making.actor.user).await?;
         let Placed::Done { replaced } = placed else { return Ok(Plan::Wait) };
         let event = Event {
@@ -311,7 +316,7 @@ impl Core {
             return Ok(Plan::Nothing(made));
         }
         self.judge(&request.condition, request.bucket, &bucket, head.as_ref())?;
-        let at = KeyPlace { project: bucket.project, bucket: request.bucket, key: &request.key };
+        let at = KeyPlace { state: &bucket, bucket: request.bucket, key: &request.key };
         let mut attempt = Attempt::default();
         attempt.expect(bucket_key, bucket_row.as_ref());
 
@@ -325,7 +330,8 @@ impl Core {
             };
             let version = head.record.version.clone();
             let found = Found { head, version: version.clone(), noncurrent: None };
-            lock::check_removal(version.retention, version.legal_hold(), request.bypass_governance, self.clock.now())?;
+            Leaving::new(&bucket, request.key.as_bytes(), &version)
+                .check(request.bypass_governance, self.clock.now())?;
             let snapshot = self.snapshot().await?;
             self.take_version(&mut attempt, snapshot.as_ref(), at, found, request.actor.user)?;
             self.record_removal(&mut attempt, request, &bucket, &version)?;
@@ -369,9 +375,11 @@ impl Core {
             return Ok(Plan::Nothing(Deleted { delete_marker: false, shown, existed: false }));
         };
         let version = found.version.clone();
-        lock::check_removal(version.retention, version.legal_hold(), request.bypass_governance, self.clock.now())?;
-        let at = KeyPlace { project: bucket.project, bucket: request.bucket, key: &request.key };
+        Leaving::new(&bucket, request.key.as_bytes(), &version).check(request.bypass_governance, self.clock.now())?;
+        let at = KeyPlace { state: &bucket, bucket: request.bucket, key: &request.key };
         let mut attempt = Attempt::default();
+        // Holds are in the bucket's row: one that is being set at this moment wins or loses as a whole.
+        attempt.expect(self.rows.bucket(request.bucket), bucket_row.as_ref());
         self.take_version(&mut attempt, snapshot.as_ref(), at, found, request.actor.user)?;
         self.record_removal(&mut attempt, request, &bucket, &version)?;
         let answer = Deleted {
@@ -454,7 +462,7 @@ impl Core {
                 version.flags |= if *is_on { FLAG_LEGAL_HOLD } else { 0 };
             }
         }
-        let at = KeyPlace { project: bucket.project, bucket: request.bucket, key: &request.key };
+        let at = KeyPlace { state: &bucket, bucket: request.bucket, key: &request.key };
         let mut attempt = Attempt::default();
         let answer = FoundObject {
             version: self.version_view(bucket.project, request.bucket, &version)?,

@@ -3,6 +3,7 @@
 //! A number is never used again for something else. A reader skips fields that it does not know, and refuses a format
 //! byte that it does not know: the format changes only when skipping would be wrong.
 
+use crate::retention::BucketGuard;
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
 use valv_ledger::leaf::LEAF_FORMAT;
@@ -168,6 +169,11 @@ pub(crate) struct BucketRecord {
     #[n(11)]
     #[cbor(default)]
     pub(crate) document_changes: u64,
+    /// What its project's retention class and legal holds demand here: a copy, rewritten by the act that changes them, so
+    /// that whoever expects this row has judged by what holds now.
+    #[n(15)]
+    #[cbor(default)]
+    pub(crate) guard: Option<Box<BucketGuard>>,
 }
 
 /// A bucket document: its text, sealed.
@@ -598,6 +604,31 @@ pub(crate) enum EventKind {
     /// Only completions of accesses.
     #[n(101)]
     AccessesCompleted = 101,
+    /// A project's retention class was set.
+    #[n(90)]
+    RetentionSet = 90,
+    /// Versions of a bucket, a prefix or one alone are kept longer. Each one's record is a [`Self::VersionChanged`].
+    #[n(91)]
+    RetentionExtended = 91,
+    /// A legal hold on a project, bucket or prefix was set.
+    #[n(92)]
+    HoldSet = 92,
+    #[n(93)]
+    HoldReleased = 93,
+    /// A list of versions that may be disposed of was made.
+    #[n(94)]
+    DisposalProposed = 94,
+    /// A second person approved it.
+    #[n(95)]
+    DisposalApproved = 95,
+    #[n(96)]
+    DisposalRejected = 96,
+    /// A disposal moved a version to the trash (PREMIS: deaccession).
+    #[n(97)]
+    VersionDisposed = 97,
+    /// Every version on the list had its turn.
+    #[n(98)]
+    DisposalEnded = 98,
 }
 
 /// One custody event.

@@ -10,8 +10,8 @@ use crate::store::Key;
 use bytes::Bytes;
 use valv_metadata_api::{BucketDocumentKind, ObjectKey};
 use valv_types::{
-    AccessKeyId, BlobId, BucketId, CellId, CommitId, IncarnationId, NamespaceId, PoolId, ProjectId, ProposalId,
-    TimestampMicros, TokenId, UploadId, UserId, VersionId,
+    AccessKeyId, BlobId, BucketId, CellId, CommitId, DisposalId, HoldId, IncarnationId, NamespaceId, PoolId, ProjectId,
+    ProposalId, TimestampMicros, TokenId, UploadId, UserId, VersionId,
 };
 
 /// A keyed hash of a name, which stands in keys instead of it.
@@ -63,6 +63,9 @@ pub(crate) enum Tag {
     UsageCounted = 0x79,
     Proposal = 0x90,
     ProposalDue = 0x91,
+    ProjectGuard = 0x93,
+    Hold = 0x94,
+    Disposal = 0x95,
     IncarnationCounter = 0x80,
     Incarnation = 0x81,
     Fence = 0x82,
@@ -320,6 +323,41 @@ impl Rows {
         let start = self.key(Tag::ProposalDue, &[]).to_vec();
         let end = self.key(Tag::ProposalDue, &[&now.0.saturating_add(1).to_be_bytes()]).to_vec();
         KeyRange { start, end }
+    }
+
+    /// A project's retention class and the holds on all of it.
+    pub(crate) fn project_guard(&self, project: ProjectId) -> Key {
+        self.key(Tag::ProjectGuard, &[project.as_bytes()])
+    }
+
+    pub(crate) fn hold(&self, project: ProjectId, hold: HoldId) -> Key {
+        self.key(Tag::Hold, &[project.as_bytes(), hold.as_bytes()])
+    }
+
+    pub(crate) fn disposal(&self, project: ProjectId, disposal: DisposalId) -> Key {
+        self.key(Tag::Disposal, &[&[0], project.as_bytes(), disposal.as_bytes()])
+    }
+
+    /// All disposals; of one project if one is named.
+    pub(crate) fn disposals(&self, project: Option<ProjectId>) -> KeyRange {
+        match project {
+            Some(project) => self.range(Tag::Disposal, &[&[0], project.as_bytes()]),
+            None => self.range(Tag::Disposal, &[&[0]]),
+        }
+    }
+
+    pub(crate) fn disposal_page(&self, disposal: DisposalId, page: u64) -> Key {
+        self.key(Tag::Disposal, &[&[1], disposal.as_bytes(), &page.to_be_bytes()])
+    }
+
+    /// The pages of a disposal's list.
+    pub(crate) fn disposal_pages(&self, disposal: DisposalId) -> KeyRange {
+        self.range(Tag::Disposal, &[&[1], disposal.as_bytes()])
+    }
+
+    /// The trash from a row on.
+    pub(crate) fn trash_from(&self, due: TimestampMicros, id: VersionId) -> KeyRange {
+        KeyRange { start: self.trash(due, id).to_vec(), end: self.range(Tag::Trash, &[]).end }
     }
 
     pub(crate) fn incarnation_counter(&self) -> Key {

@@ -8,7 +8,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use valv_codec::{KeyError, RecordKey};
 use valv_metadata_api::{BucketDocumentKind, MetadataError};
-use valv_types::{AccessKeyId, BucketId, CommitId, ProjectId, ProposalId, UploadId, UserId, VersionId};
+use valv_types::{
+    AccessKeyId, BucketId, CommitId, DisposalId, HoldId, ProjectId, ProposalId, UploadId, UserId, VersionId,
+};
 
 /// Record keys kept in memory. Each is 32 bytes, and a cell has at most some thousands of projects; a full cache is
 /// emptied, which costs each project one unwrapping (some microseconds).
@@ -27,6 +29,9 @@ pub(crate) enum Place {
     Document(ProjectId, BucketId, BucketDocumentKind),
     Ledger(ProjectId, CommitId),
     Proposal(ProjectId, ProposalId),
+    Retention(ProjectId),
+    Hold(ProjectId, HoldId),
+    Disposal(ProjectId, DisposalId),
 }
 
 impl Place {
@@ -39,7 +44,10 @@ impl Place {
             | Self::Bucket(project, ..)
             | Self::Document(project, ..)
             | Self::Ledger(project, ..)
-            | Self::Proposal(project, ..) => project,
+            | Self::Proposal(project, ..)
+            | Self::Retention(project)
+            | Self::Hold(project, ..)
+            | Self::Disposal(project, ..) => project,
         }
     }
 
@@ -74,6 +82,9 @@ impl Place {
             }
             Self::Ledger(_, event) => out.extend_from_slice(event.as_bytes()),
             Self::Proposal(_, proposal) => out.extend_from_slice(proposal.as_bytes()),
+            Self::Retention(_) => {}
+            Self::Hold(_, hold) => out.extend_from_slice(hold.as_bytes()),
+            Self::Disposal(_, disposal) => out.extend_from_slice(disposal.as_bytes()),
         }
         out
     }
@@ -88,6 +99,9 @@ impl Place {
             Self::Document(..) => "document",
             Self::Ledger(..) => "ledger",
             Self::Proposal(..) => "proposal",
+            Self::Retention(..) => "retention",
+            Self::Hold(..) => "hold",
+            Self::Disposal(..) => "disposal",
         }
     }
 }

@@ -2,15 +2,17 @@
 
 use crate::attempt::{self, ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
+use crate::lock::Leaving;
 use crate::records::{self, EventKind, PageRecord, PartRow, TrashRecord, TrashedVersion, page_refs};
-use crate::rows::{Tag, last_id};
+use crate::retention;
+use crate::rows::{KeyRange, Tag, last_id, successor};
 use crate::service::{Core, MetadataService, corrupt};
 use crate::store::{Key, Snapshot, Versioned};
 use crate::versions::{KeyPlace, decode_head};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use std::sync::Arc;
-use valv_metadata_api::{Actor, Body, MetadataError, ObjectKey};
-use valv_types::{CommitId, VersionId};
+use valv_metadata_api::{Actor, Body, MetadataError, ObjectKey, TrashPlace};
+use valv_types::{CommitId, TimestampMicros, VersionId};
 
 /// Trash rows read at once.
 const BATCH: usize = 256;
@@ -19,13 +21,21 @@ const PURGES_IN_FLIGHT: usize = 16;
 /// Most parts whose references one commit removes. Each takes at most seven expectations and writes, so a commit stays
 /// below a third of the store's [`crate::store::COMMIT_KEYS_MAX`].
 const PARTS_PER_COMMIT: usize = 2_048;
+/// What is kept in the trash by a hold is looked at again after this long at most: so soon its purge goes on after the
+/// hold's release.
+const KEPT_PAUSE_SECS_MAX: u64 = 3_600;
 
 impl MetadataService {
     /// Brings a removed version back, with its retention and hold, if its trash time is not over. It becomes current
     /// only if it is the newest. Refused with [`MetadataError::InvalidBucketState`] where another null version took its
     /// place, and with [`MetadataError::NoSuchVersion`] if it is not in the trash. One commit.
     pub async fn undelete(&self, actor: &Actor, version: VersionId) -> Result<(), MetadataError> {
-        self.0.undelete(actor, version).await
+        self.0.undelete(actor, version, None).await
+    }
+
+    /// The same for an entry of a listing ([`Self::list_trash`]), which is found where it was listed.
+    pub async fn undelete_at(&self, actor: &Actor, place: TrashPlace) -> Result<(), MetadataError> {
+        self.0.undelete(actor, place.version, Some(place.due)).await
     }
 
     /// Purges everything in the trash whose time is over. Returns how much that was. The background pass does this too.
@@ -35,10 +45,15 @@ impl MetadataService {
 }
 
 impl Core {
-    async fn undelete(self: &Arc<Self>, actor: &Actor, version: VersionId) -> Result<(), MetadataError> {
+    async fn undelete(
+        self: &Arc<Self>,
+        actor: &Actor,
+        version: VersionId,
+        due: Option<TimestampMicros>,
+    ) -> Result<(), MetadataError> {
         let commit = CommitId::random();
         for number in 0..ATTEMPTS_MAX {
-            let plan = self.plan_undelete(actor, version, commit).await;
+            let plan = self.plan_undelete(actor, version, due, commit).await;
             if let Settled::Done(()) = settle(self.store.as_ref(), commit, number, plan).await? {
                 return Ok(());
             }
@@ -50,10 +65,12 @@ impl Core {
         self: &Arc<Self>,
         actor: &Actor,
         version: VersionId,
+        due: Option<TimestampMicros>,
         commit: CommitId,
     ) -> Result<Plan<()>, MetadataError> {
-        // Rows are in order of their time; a search by id reads them all. Undeleting is rare, and an operator's.
-        let found = self.scan(move |core, snapshot| core.find_trashed(snapshot, version)).await?;
+        // Rows are in order of their time; a search by id alone reads them all. Undeleting so is rare.
+        let found = self.scan(move |core, snapshot| core.find_trashed(snapshot, version, due)).await?;
+        let found = found.filter(|(_, _, trashed)| trashed.project == actor.project);
         let Some((trash_key, trash_row, trashed)) = found else { return Err(MetadataError::NoSuchVersion) };
         let key = ObjectKey::new(trashed.key).ok_or_else(|| corrupt("trash"))?;
         let keys = [self.rows.bucket(trashed.bucket), self.rows.head(trashed.bucket, &key)];
@@ -66,7 +83,7 @@ impl Core {
         attempt.expect(bucket_key, bucket_row.as_ref());
         attempt.expect(trash_key.clone(), Some(&trash_row));
         attempt.remove(trash_key);
-        let at = KeyPlace { project: bucket.project, bucket: trashed.bucket, key: &key };
+        let at = KeyPlace { state: &bucket, bucket: trashed.bucket, key: &key };
         let event = Event {
             kind: EventKind::VersionRestored,
             project: bucket.project,
@@ -86,8 +103,15 @@ impl Core {
         &self,
         snapshot: &dyn Snapshot,
         version: VersionId,
+        due: Option<TimestampMicros>,
     ) -> Result<Option<(Key, Versioned, TrashedVersion)>, MetadataError> {
-        let range = self.rows.range(Tag::Trash, &[]);
+        let range = match due {
+            Some(due) => {
+                let start = self.rows.trash(due, version).to_vec();
+                KeyRange { end: successor(&start), start }
+            }
+            None => self.rows.range(Tag::Trash, &[]),
+        };
         let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
         while let Some((key, row)) = cursor.next().map_err(store_error)? {
             if last_id(&key) != Some(*version.as_bytes()) {
@@ -172,6 +196,17 @@ impl Core {
         commit: CommitId,
     ) -> Result<Step, MetadataError> {
         let owner = trashed.version.id;
+        if self.is_kept_in_trash(snapshot, &mut attempt, &trashed)? {
+            // Its time begins anew, at the row's own place in the order of purges, so that no pass looks at it over and over.
+            let pause = self.config.trash_secs.clamp(1, KEPT_PAUSE_SECS_MAX);
+            let later = self.rows.trash(self.now().plus_secs(pause), owner);
+            // A clock that went back may find the row at its place: then there is nothing to write.
+            if later != key {
+                attempt.remove(key);
+                attempt.put(later, records::encode(&TrashRecord::Version(Box::new(trashed))));
+            }
+            return Ok(Step::Last(attempt));
+        }
         match &mut trashed.version.body {
             Body::Empty => {}
             Body::Blob(blob) => self.release_blob(&mut attempt, snapshot, blob.blob, owner)?,
@@ -210,6 +245,33 @@ impl Core {
         };
         self.record_event(&mut attempt, commit, None, event)?;
         Ok(Step::Last(attempt))
+    }
+
+    /// Whether a version in the trash is kept there: by a legal hold, or by compliance retention that is not over. The
+    /// attempt expects the row that says so, or that says otherwise.
+    fn is_kept_in_trash(
+        &self,
+        snapshot: &dyn Snapshot,
+        attempt: &mut Attempt,
+        trashed: &TrashedVersion,
+    ) -> Result<bool, MetadataError> {
+        let bucket_key = self.rows.bucket(trashed.bucket);
+        let bucket_row = snapshot.get(&bucket_key).map_err(store_error)?;
+        attempt.expect(bucket_key, bucket_row.as_ref());
+        let version = &trashed.version;
+        match bucket_row {
+            Some(row) => {
+                let bucket = records::decode("bucket", &row.value)?;
+                // Governance may have been bypassed when it was removed, and is no reason to keep it now.
+                Ok(Leaving::new(&bucket, &trashed.key, version).check(true, self.clock.now()).is_err())
+            }
+            None => {
+                let guard_key = self.rows.project_guard(trashed.project);
+                let guard_row = snapshot.get(&guard_key).map_err(store_error)?;
+                attempt.expect(guard_key, guard_row.as_ref());
+                retention::has_project_holds(guard_row.as_ref())
+            }
+        }
     }
 
     /// Releases the parts that an ended upload still has. No part commits any more: its row is gone.

@@ -7,6 +7,7 @@
 
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
+use crate::lock;
 use crate::objects::{Making, NewVersion};
 use crate::records::{
     self, BucketRecord, EventKind, PagePart, PageRecord, PartRow, PartSecrets, TrashRecord, TrashedUpload, UploadRecord,
@@ -56,6 +57,7 @@ impl Core {
         if bucket.object_lock.is_none() && (request.lock.retention.is_some() || request.lock.legal_hold) {
             return Err(MetadataError::InvalidBucketState);
         }
+        lock::check_request(bucket.rule(), request.lock, self.now().max(self.clock.now()))?;
         let sealed = self.seals.seal(Place::Upload(bucket.project, request.bucket, id), &request.attributes)?;
         let record = UploadRecord {
             bucket: request.bucket,

@@ -9,10 +9,10 @@
 //! in a commit that writes the head.
 
 use crate::attempt::{Attempt, store_error};
-use crate::lock;
+use crate::lock::Leaving;
 use crate::records::{
-    self, FLAG_DELETE_MARKER, HeadRecord, NoncurrentRecord, NullRef, TrashRecord, TrashedVersion, VersionIndexRecord,
-    VersionRecord,
+    self, BucketRecord, FLAG_DELETE_MARKER, HeadRecord, NoncurrentRecord, NullRef, TrashRecord, TrashedVersion,
+    VersionIndexRecord, VersionRecord,
 };
 use crate::rows::{NoncurrentPlace, Tag, noncurrent_place, split_object_row};
 use crate::seal::{Place, Sealed};
@@ -24,7 +24,8 @@ use valv_types::{BucketId, ProjectId, TimestampMicros, UserId, VersionId};
 /// A key and whose it is.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct KeyPlace<'a> {
-    pub(crate) project: ProjectId,
+    /// The bucket's state, of the row that the attempt expects.
+    pub(crate) state: &'a BucketRecord,
     pub(crate) bucket: BucketId,
     pub(crate) key: &'a ObjectKey,
 }
@@ -244,7 +245,7 @@ impl Core {
         self.put_head(attempt, at, &HeadRecord { version, null: None });
         let id = replaced.as_ref().map(|replaced| replaced.id);
         if let Some(replaced) = replaced {
-            lock::check_removal(replaced.retention, replaced.legal_hold(), false, self.clock.now())?;
+            Leaving::new(at.state, at.key.as_bytes(), &replaced).check(false, self.clock.now())?;
             self.put_trash(attempt, at, replaced, by);
         }
         Ok(Placed::Done { replaced: id })
@@ -296,7 +297,7 @@ impl Core {
         let row = self.rows.trash(now.plus_secs(self.config.trash_secs), version.id);
         let record = TrashedVersion {
             version,
-            project: at.project,
+            project: at.state.project,
             bucket: at.bucket,
             key: at.key.as_bytes().to_vec(),
             removed: now,

@@ -162,6 +162,14 @@ id128!(
     CustodianId
 );
 id128!(
+    /// A legal hold on a project, bucket or prefix.
+    HoldId
+);
+id128!(
+    /// A disposal: a list of versions whose retention has ended, and what was decided about them.
+    DisposalId
+);
+id128!(
     /// One attempt to commit to a MetaStore; its outcome can be asked for afterwards.
     CommitId
 );
@@ -213,7 +221,9 @@ random_id128!(
     ProposalId,
     TokenId,
     CustodianId,
-    RecorderId
+    RecorderId,
+    HoldId,
+    DisposalId
 );
 
 impl BlobId {

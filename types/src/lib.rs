@@ -9,9 +9,9 @@ mod placement;
 mod time;
 
 pub use id::{
-    AccessKeyId, BlobId, BucketId, CellId, ClusterId, CommitId, CustodianId, DiskId, IdError, IncarnationId,
-    NamespaceId, NodeId, OpeningId, PoolId, ProjectId, ProposalId, RecorderId, SiteId, TokenId, UploadId, UserId,
-    VersionId,
+    AccessKeyId, BlobId, BucketId, CellId, ClusterId, CommitId, CustodianId, DiskId, DisposalId, HoldId, IdError,
+    IncarnationId, NamespaceId, NodeId, OpeningId, PoolId, ProjectId, ProposalId, RecorderId, SiteId, TokenId,
+    UploadId, UserId, VersionId,
 };
 pub use layout::{
     AeadId, BLOCK_LEN_BYTES, ChunkCoding, ChunkGeometry, ErasureCodeId, FRAME_PLAIN_BYTES, FRAME_TAG_BYTES,

@@ -8,7 +8,7 @@
 use super::scan::{Rules, Target, Work};
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
-use crate::lock;
+use crate::lock::Leaving;
 use crate::records::{EventKind, FLAG_NULL, VersionRecord};
 use crate::rows::{NoncurrentPlace, Tag};
 use crate::service::{Core, bucket_of, corrupt};
@@ -17,7 +17,7 @@ use crate::uploads::{upload_event, upload_of};
 use crate::versions::{Found, KeyPlace, Placed, decode_head};
 use std::sync::Arc;
 use valv_lifecycle::{Removal, Standing, Version};
-use valv_metadata_api::{MetadataError, ObjectKey, VersionSelector, Versioning};
+use valv_metadata_api::{LockReason, MetadataError, ObjectKey, VersionSelector, Versioning};
 use valv_types::{CommitId, TimestampMicros, UploadId, VersionId};
 
 /// How it ended.
@@ -179,7 +179,7 @@ impl Core {
         let Some(due) = rules.rules.due(&facts, now, self.config.lifecycle_day) else {
             return Ok(Plan::Nothing(Outcome::Left));
         };
-        let at = KeyPlace { project: rules.record.project, bucket: rules.bucket, key };
+        let at = KeyPlace { state: &rules.record, bucket: rules.bucket, key };
         let mut attempt = self.attempt_on(rules, Grounds::new());
         let event = Event {
             kind: EventKind::VersionExpired,
@@ -193,11 +193,15 @@ impl Core {
         };
         let versioning = rules.record.versioning;
         if due.removal == Removal::RemoveMarker || versioning == Versioning::Unversioned {
-            lock::check_removal(version.retention, version.legal_hold(), false, self.clock.now())?;
+            Leaving::new(&rules.record, key.as_bytes(), &version).check_by_rule(self.clock.now())?;
             let outcome = if is_delete_marker { Outcome::Marker } else { Outcome::Expired };
             self.take_version(&mut attempt, snapshot, at, Found { head, version, noncurrent: None }, None)?;
             self.record_rule_event(&mut attempt, commit, due.rule.id(), event)?;
             return Ok(Plan::Commit(attempt, outcome));
+        }
+        if rules.record.is_held(key.as_bytes()) {
+            // A marker would remove nothing, but rules pause altogether on what is held.
+            return Err(MetadataError::Locked { reason: LockReason::ScopeHold });
         }
         let marker_id = VersionId::from_bytes(*commit.as_bytes());
         let order = self.next_order(Some(&head));
@@ -267,11 +271,11 @@ impl Core {
         let Some(due) = rules.rules.due(&facts, now, self.config.lifecycle_day) else {
             return Ok(Plan::Nothing(Outcome::Left));
         };
-        lock::check_removal(version.retention, version.legal_hold(), false, self.clock.now())?;
+        Leaving::new(&rules.record, key.as_bytes(), &version).check_by_rule(self.clock.now())?;
         newest.truncate(due.rule.noncurrent().and_then(|noncurrent| noncurrent.newer()).unwrap_or(0) as usize);
         newest.push(newer_row);
         let mut attempt = self.attempt_on(rules, newest);
-        let at = KeyPlace { project: rules.record.project, bucket: rules.bucket, key };
+        let at = KeyPlace { state: &rules.record, bucket: rules.bucket, key };
         self.take_version(&mut attempt, snapshot, at, found, None)?;
         let event = Event {
             kind: EventKind::VersionExpired,

@@ -4,7 +4,7 @@
 //! key. Only keys under the rules' common prefix are looked at; a version's tags are opened only if they can decide.
 
 use crate::attempt::store_error;
-use crate::lock;
+use crate::lock::Leaving;
 use crate::records::{self, BucketRecord, DocumentRecord, FLAG_DELETE_MARKER, FLAG_LEGAL_HOLD};
 use crate::rows::{NoncurrentPlace, Tag, last_id, noncurrent_place, split_object_row, successor};
 use crate::seal::Place;
@@ -346,10 +346,16 @@ impl Core {
         };
         let Some(due) = due else { return Ok(false) };
         if due.removal == Removal::Expire && rules.record.versioning != Versioning::Unversioned {
-            return Ok(true);
+            return Ok(!rules.record.is_held(key));
         }
-        let hold = scanned.flags & FLAG_LEGAL_HOLD != 0;
-        Ok(lock::check_removal(scanned.retention, hold, false, self.clock.now()).is_ok())
+        let leaving = Leaving {
+            bucket: &rules.record,
+            key,
+            is_delete_marker: facts.is_delete_marker,
+            retention: scanned.retention,
+            legal_hold: scanned.flags & FLAG_LEGAL_HOLD != 0,
+        };
+        Ok(leaving.check_by_rule(self.clock.now()).is_ok())
     }
 
     /// Opens the tags of a version.

@@ -3,19 +3,22 @@
 //! The model is one sentence and repeats none of the rules' code: compare what there was before a call with what there is
 //! after it. A version that was under compliance, governance (unless the call bypasses it) or hold (unless the call takes
 //! it off) is still there, and its date is no earlier. The rest of the test is to reach every state: all sequences of
-//! three calls after each kind of protected write, then long random ones over two keys and RocksDB. DeleteObjects is not among the
+//! three calls after each kind of protected write, then long random ones over two keys and RocksDB. What a project demands
+//! (a minimum, holds on project, bucket and prefix) and extends is among the calls, in buckets with Object Lock and
+//! in one without versions. DeleteObjects is not among the
 //! calls, because it is a series of DeleteObject; that nothing at the edge goes another way is tested end to end.
 
 use crate::MetadataConfig;
+use crate::retention::Lowering;
 use crate::store::{MetaStore, RocksConfig, RocksMetaStore, Start};
 use crate::testing::{Fixture, MemoryStore, block_on};
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use valv_lifecycle::{
-    Configuration, Expiration, Filter, FilterForm, MinimumSize, NoncurrentExpiration, Rule, Scope, SizeBounds, Status,
+    Configuration, Expiration, Filter, FilterForm, MinimumSize, NoncurrentExpiration, Rule, SizeBounds, Status,
 };
 use valv_metadata_api::*;
-use valv_types::{BlobId, BucketId, CommitId, TimestampMicros, VersionId};
+use valv_types::{BlobId, BucketId, CommitId, HoldId, TimestampMicros, VersionId};
 
 const SECS: u64 = 1_000;
 const KEYS: [&[u8]; 2] = [b"k", b"k\0"];
@@ -60,6 +63,14 @@ enum Call {
     /// Brings back what was removed last.
     Undelete,
     Purge,
+    /// The project demands a minimum from now on.
+    Minimum,
+    /// A legal hold on the project, the bucket or what the keys begin with.
+    HoldScope(Scope),
+    /// All of those are released.
+    Release,
+    /// The controller extends everything in the bucket.
+    ExtendAll,
     /// A lifecycle pass under rules by which every version is due.
     Lifecycle,
     /// Time passes, beyond every date that was set.
@@ -68,7 +79,15 @@ enum Call {
     Back,
 }
 
-const CALLS: [Call; 30] = {
+/// What a legal hold keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    Project,
+    Bucket,
+    Prefix,
+}
+
+const CALLS: [Call; 36] = {
     use Call::*;
     use RetentionMode::{Compliance, Governance};
     use Which::{Newest, Oldest};
@@ -100,6 +119,12 @@ const CALLS: [Call; 30] = {
         Default(Some(Governance)),
         Undelete,
         Purge,
+        Minimum,
+        HoldScope(Scope::Project),
+        HoldScope(Scope::Bucket),
+        HoldScope(Scope::Prefix),
+        Release,
+        ExtendAll,
         Lifecycle,
         Forward,
         Back,
@@ -113,6 +138,8 @@ struct Seen {
     is_marker: bool,
     retention: Option<Retention>,
     hold: bool,
+    /// A hold on the project, the bucket or a prefix keeps it.
+    scope_hold: bool,
     blobs: Vec<BlobId>,
 }
 
@@ -126,6 +153,10 @@ struct Run<S> {
     /// How often each kind of call was done and refused, so that a test that only ever refuses is noticed.
     tally: Vec<(Call, u32, u32)>,
     buckets: u32,
+    /// Holds that stand.
+    holds: Vec<HoldId>,
+    /// The project's minimum, in days.
+    minimum_days: u32,
 }
 
 impl<S: MetaStore + 'static> Run<S> {
@@ -137,15 +168,60 @@ impl<S: MetaStore + 'static> Run<S> {
         core.clock.persist(core.store.as_ref(), &core.rows).await.unwrap();
         let bucket = fixture.bucket("first", true).await;
         fixture.set_document(bucket, everything_goes()).await;
-        Self { fixture, bucket, key: 0, removed: Vec::new(), tally: Vec::new(), buckets: 0 }
+        Self {
+            fixture,
+            bucket,
+            key: 0,
+            removed: Vec::new(),
+            tally: Vec::new(),
+            buckets: 0,
+            holds: Vec::new(),
+            minimum_days: 0,
+        }
     }
 
     async fn fresh_bucket(&mut self) {
         self.buckets += 1;
+        self.release().await;
+        let none = ProjectRetention::default();
+        self.fixture.service.0.set_project_retention(self.class(none), Lowering::Approved).await.unwrap();
+        self.minimum_days = 0;
         self.bucket = self.fixture.bucket(&format!("bucket-{}", self.buckets), true).await;
         self.fixture.set_document(self.bucket, everything_goes()).await;
         self.removed.clear();
         self.key = 0;
+    }
+
+    fn class(&self, retention: ProjectRetention) -> SetProjectRetention {
+        let actor = self.fixture.actor.clone();
+        let project = actor.project;
+        SetProjectRetention { actor, project, retention, reason: "r".to_owned(), commit: CommitId::random() }
+    }
+
+    /// Releases every hold. Whether there was any.
+    async fn release(&mut self) -> bool {
+        let holds = std::mem::take(&mut self.holds);
+        for hold in &holds {
+            let actor = self.fixture.actor.clone();
+            let project = actor.project;
+            let reason = "r".to_owned();
+            let release = ReleaseHold { actor, project, hold: *hold, reason, commit: CommitId::random() };
+            self.fixture.service.release_hold(release).await.unwrap();
+        }
+        !holds.is_empty()
+    }
+
+    /// What is in the trash and would have to stay there.
+    async fn held_trash(&self) -> Vec<VersionId> {
+        if self.holds.is_empty() {
+            return Vec::new();
+        }
+        let project = self.fixture.actor.project;
+        let list = ListTrash { project, bucket: Some(self.bucket), prefix: b"k".to_vec(), after: None, limit: 1_000 };
+        let page = self.fixture.service.list_trash(list).await.unwrap();
+        let mut ids: Vec<_> = page.entries.iter().map(|entry| entry.place.version).collect();
+        ids.sort_unstable();
+        ids
     }
 
     fn now(&self) -> TimestampMicros {
@@ -180,6 +256,8 @@ impl<S: MetaStore + 'static> Run<S> {
                 is_marker: found.is_delete_marker,
                 retention: found.retention,
                 hold: found.legal_hold,
+                // Every scope that the calls use covers both keys.
+                scope_hold: !self.holds.is_empty(),
                 blobs,
             });
         }
@@ -190,11 +268,16 @@ impl<S: MetaStore + 'static> Run<S> {
     async fn step(&mut self, call: Call, before: Vec<Vec<Seen>>) -> (bool, Vec<Vec<Seen>>) {
         let now = self.now();
         let mine = before[self.key].clone();
+        let held_trash = self.held_trash().await;
         let done = self.call(call, &mine).await;
+        if matches!(call, Call::Purge | Call::Lifecycle | Call::DeleteBucket) {
+            assert_eq!(held_trash, self.held_trash().await, "{call:?} purged what is held");
+        }
         self.count(call, done);
         let after = self.look().await;
         for (before, after) in before.iter().zip(&after) {
             check(before, after, call, now);
+            self.check_new(before, after, call, now);
             if !done {
                 assert_eq!(before, after, "{call:?} was refused and had an effect");
             }
@@ -203,6 +286,20 @@ impl<S: MetaStore + 'static> Run<S> {
             self.removed.push(gone.id);
         }
         (done, after)
+    }
+
+    /// A version that is new has the project's minimum.
+    fn check_new(&self, before: &[Seen], after: &[Seen], call: Call, now: TimestampMicros) {
+        // What is brought back keeps what it had.
+        if self.minimum_days == 0 || call == Call::Undelete {
+            return;
+        }
+        let least = now.plus_secs(u64::from(self.minimum_days) * 24 * 60 * 60);
+        for new in after.iter().filter(|new| !new.is_marker && before.iter().all(|old| old.id != new.id)) {
+            let kept = new.retention.unwrap_or_else(|| panic!("{call:?} made {new:?} without retention"));
+            assert_eq!(kept.mode, RetentionMode::Compliance, "{call:?}");
+            assert!(kept.until >= least, "{call:?} made {new:?}, which is kept for less than the minimum");
+        }
     }
 
     fn count(&mut self, call: Call, done: bool) {
@@ -283,6 +380,42 @@ impl<S: MetaStore + 'static> Run<S> {
                 service.undelete(&self.fixture.actor, *version).await.is_ok()
             }
             Call::Purge => service.purge_trash().await.is_ok(),
+            Call::Minimum => {
+                let retention = ProjectRetention { default_days: 2, minimum_days: 1, ..ProjectRetention::default() };
+                service.set_project_retention(self.class(retention)).await.unwrap();
+                let was = std::mem::replace(&mut self.minimum_days, 1);
+                was == 0
+            }
+            Call::HoldScope(scope) => {
+                let scope = match scope {
+                    Scope::Project => RetentionScope { bucket: None, prefix: Vec::new() },
+                    Scope::Bucket => RetentionScope { bucket: Some(bucket), prefix: Vec::new() },
+                    Scope::Prefix => RetentionScope { bucket: Some(bucket), prefix: b"k".to_vec() },
+                };
+                let actor = self.fixture.actor.clone();
+                let project = actor.project;
+                let text = || "r".to_owned();
+                let commit = CommitId::random();
+                let request = SetHold { actor, project, scope, reason: text(), reference: text(), commit };
+                match service.set_hold(request).await {
+                    Ok(hold) => self.holds.push(hold.id),
+                    Err(MetadataError::NoSuchBucket) => return false,
+                    Err(error) => panic!("{error}"),
+                }
+                true
+            }
+            Call::Release => self.release().await,
+            Call::ExtendAll => {
+                let request = ExtendRetention {
+                    actor: self.fixture.actor.clone(),
+                    bucket,
+                    which: ExtendWhich::Prefix(Vec::new()),
+                    until: self.later(2 * SECS),
+                    reason: "r".to_owned(),
+                    after: None,
+                };
+                service.extend_retention(request).await.is_ok_and(|extended| extended.extended > 0)
+            }
             Call::Lifecycle => {
                 let later = TimestampMicros::now().plus_secs(10 * 24 * 60 * 60);
                 let counts = service.run_lifecycle(later).await.unwrap();
@@ -316,18 +449,19 @@ impl<S: MetaStore + 'static> Run<S> {
     async fn copy(&self) -> bool {
         let other = KEYS[1 - self.key];
         let source = self.fixture.get(self.bucket, other, VersionSelector::Current);
-        let version = match self.fixture.service.get_object(source).await {
-            Ok(found) if !found.version.is_delete_marker => found.version.id,
+        let (version, is_made) = match self.fixture.service.get_object(source).await {
+            Ok(found) if !found.version.is_delete_marker => (found.version.id, false),
             _ => {
                 let put = self.fixture.put(self.bucket, other);
                 match self.fixture.service.put_object(put).await {
-                    Ok(written) => written.version,
+                    Ok(written) => (written.version, true),
                     Err(_) => return false,
                 }
             }
         };
         let request = self.fixture.copy(self.bucket, (other, version), KEYS[self.key]);
-        self.fixture.service.copy_object(request).await.is_ok()
+        // A source that had to be made is an effect, even if the copy is refused.
+        self.fixture.service.copy_object(request).await.is_ok() || is_made
     }
 
     async fn complete(&self) -> bool {
@@ -417,7 +551,7 @@ fn everything_goes() -> BucketDocument {
     let rule = Rule::new(
         "all".to_owned(),
         Status::Enabled,
-        Scope::Filter(filter),
+        valv_lifecycle::Scope::Filter(filter),
         Some(Expiration::days(1).unwrap()),
         Some(NoncurrentExpiration::new(1, None).unwrap()),
         Some(Rule::abort_days(1).unwrap()),
@@ -430,6 +564,9 @@ fn everything_goes() -> BucketDocument {
 fn check(before: &[Seen], after: &[Seen], call: Call, now: TimestampMicros) {
     for old in before {
         let new = after.iter().find(|new| new.id == old.id);
+        if old.scope_hold && !old.is_marker {
+            assert!(new.is_some(), "{call:?} removed {old:?}, which a hold on its project, bucket or prefix keeps");
+        }
         if old.hold {
             let new = new.unwrap_or_else(|| panic!("{call:?} removed {old:?}, which was held"));
             assert!(new.hold || matches!(call, Call::Hold(_, false)), "{call:?} took the hold off {old:?}");
@@ -444,7 +581,8 @@ fn check(before: &[Seen], after: &[Seen], call: Call, now: TimestampMicros) {
         }
         let new = new.unwrap_or_else(|| panic!("{call:?} removed {old:?} at {now:?}"));
         let kept = new.retention.unwrap_or_else(|| panic!("{call:?} took the retention off {old:?} at {now:?}"));
-        assert_eq!(kept.mode, retention.mode, "{call:?} changed {old:?} at {now:?}");
+        let is_stronger = call == Call::ExtendAll && kept.mode == RetentionMode::Compliance;
+        assert!(kept.mode == retention.mode || is_stronger, "{call:?} changed {old:?} at {now:?}");
         assert!(kept.until >= retention.until, "{call:?} shortened {old:?} to {kept:?} at {now:?}");
     }
 }
@@ -454,6 +592,7 @@ impl Run<MemoryStore> {
     /// follow it is a shorter sequence, which is tried elsewhere.
     async fn every_way_on(&mut self, seen: &[Vec<Seen>], calls_left: u32) {
         let (rows, removed) = (self.fixture.store.rows(), self.removed.clone());
+        let (holds, minimum_days) = (self.holds.clone(), self.minimum_days);
         for call in CALLS {
             let time = self.now();
             let (done, after) = self.step(call, seen.to_vec()).await;
@@ -463,8 +602,30 @@ impl Run<MemoryStore> {
             self.fixture.store.go_back_to(Arc::clone(&rows));
             self.fixture.service.0.clock.go_back_to(time);
             self.removed.clone_from(&removed);
+            self.holds.clone_from(&holds);
+            self.minimum_days = minimum_days;
         }
     }
+}
+
+/// A bucket without versions, made before its project demanded anything: overwriting and deleting remove.
+#[test]
+fn no_three_calls_remove_what_a_project_keeps_without_versions() {
+    block_on(async {
+        for first in [Call::Minimum, Call::HoldScope(Scope::Prefix)] {
+            let mut run = Run::over(Arc::new(MemoryStore::default())).await;
+            run.bucket = run.fixture.bucket("without-versions", false).await;
+            run.fixture.set_document(run.bucket, everything_goes()).await;
+            let seen = run.look().await;
+            let (_, seen) = run.step(first, seen).await;
+            let (done, seen) = run.step(Call::Put(Lock::Default), seen).await;
+            assert!(done);
+            run.every_way_on(&seen, 3).await;
+            let refused = |call| run.tally.iter().any(|entry| entry.0 == call && entry.2 > 0);
+            assert!(refused(Call::Put(Lock::Default)) && refused(Call::Delete) && refused(Call::Copy));
+            assert!(refused(Call::Complete) && refused(Call::RemoveNull) && refused(Call::Lifecycle));
+        }
+    });
 }
 
 #[test]
@@ -516,6 +677,7 @@ fn no_long_history_removes_or_shortens_what_is_protected() {
                     (Call::Hold(_, on), 0) => Call::Hold(Which::Newest, on),
                     (Call::Default(_), 0) => Call::Default(None),
                     // Each ends many protections at once, so they are rarer than by chance.
+                    (Call::HoldScope(_) | Call::Minimum, _) if below(4) > 0 => Call::Release,
                     (Call::Forward | Call::Back, _) if below(3) > 0 => Call::Put(Lock::Compliance),
                     (call, _) => call,
                 };

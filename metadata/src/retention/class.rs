@@ -1,0 +1,135 @@
+//! A project's retention class.
+
+use super::{RetentionRule, project_guard};
+use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
+use crate::ledger::Event;
+use crate::records::{self, EventKind};
+use crate::seal::Place;
+use crate::service::{Core, MetadataService, corrupt};
+use crate::store::Versioned;
+use std::sync::Arc;
+use valv_metadata_api::{MetadataError, ProjectRetention, RetentionRefusal, SetProjectRetention, check_retention_text};
+use valv_types::ProjectId;
+
+/// Whether a class may demand less than the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Lowering {
+    /// No.
+    Refused,
+    /// Yes: two people have decided it.
+    Approved,
+}
+
+impl MetadataService {
+    /// A project's retention class; one that demands nothing if none was set.
+    pub async fn project_retention(&self, project: ProjectId) -> Result<ProjectRetention, MetadataError> {
+        self.0.project_retention(project).await
+    }
+
+    /// Sets a project's retention class for what is written from now on, in every bucket. One commit, with its record.
+    /// Lowering is refused with [`RetentionRefusal::NeedsApproval`].
+    pub async fn set_project_retention(&self, request: SetProjectRetention) -> Result<(), MetadataError> {
+        self.0.set_project_retention(request, Lowering::Refused).await
+    }
+}
+
+impl Core {
+    pub(crate) async fn project_retention(&self, project: ProjectId) -> Result<ProjectRetention, MetadataError> {
+        let row = self.get(&self.rows.project_guard(project)).await?;
+        self.retention_view(project, row.as_ref())
+    }
+
+    fn retention_view(&self, project: ProjectId, row: Option<&Versioned>) -> Result<ProjectRetention, MetadataError> {
+        let record = project_guard(row)?;
+        let class = match record.sealed.is_empty() {
+            true => String::new(),
+            false => {
+                let bytes = self.seals.open_bytes(Place::Retention(project), record.key_version, &record.sealed)?;
+                String::from_utf8(bytes).map_err(|_| corrupt("retention"))?
+            }
+        };
+        let RetentionRule { default_days, minimum_days, lifecycle_disposal } = record.rule;
+        Ok(ProjectRetention { default_days, minimum_days, lifecycle_disposal, class })
+    }
+
+    pub(crate) async fn set_project_retention(
+        self: &Arc<Self>,
+        request: SetProjectRetention,
+        lowering: Lowering,
+    ) -> Result<(), MetadataError> {
+        request.retention.check()?;
+        check_retention_text(&request.reason)?;
+        let request = Arc::new(request);
+        let queue = self.rows.project_guard(request.project);
+        for number in 0..ATTEMPTS_MAX {
+            let _turn = self.queue(number, &queue).await;
+            let asked = Arc::clone(&request);
+            let plan = self.scan(move |core, snapshot| core.plan_class(snapshot, &asked, lowering)).await;
+            match settle(self.store.as_ref(), request.commit, number, plan).await? {
+                Settled::Done(()) | Settled::Before(_) => return Ok(()),
+                Settled::Again => {}
+            }
+        }
+        Err(MetadataError::Conflict)
+    }
+
+    fn plan_class(
+        &self,
+        snapshot: &dyn crate::store::Snapshot,
+        request: &SetProjectRetention,
+        lowering: Lowering,
+    ) -> Result<Plan<()>, MetadataError> {
+        let (project, new) = (request.project, &request.retention);
+        let key = self.rows.project_guard(project);
+        let row = snapshot.get(&key).map_err(store_error)?;
+        let old = self.retention_view(project, row.as_ref())?;
+        if old == *new {
+            return Ok(Plan::Nothing(()));
+        }
+        if lowering == Lowering::Refused && old.is_lowered_by(new) {
+            return Err(RetentionRefusal::NeedsApproval.into());
+        }
+        let mut record = project_guard(row.as_ref())?;
+        record.rule = RetentionRule {
+            default_days: new.default_days,
+            minimum_days: new.minimum_days,
+            lifecycle_disposal: new.lifecycle_disposal,
+        };
+        (record.key_version, record.sealed) = match new.class.is_empty() {
+            true => (0, Vec::new()),
+            false => {
+                let sealed = self.seals.seal_bytes(Place::Retention(project), new.class.as_bytes())?;
+                (sealed.key_version, sealed.bytes)
+            }
+        };
+        let mut attempt = Attempt::default();
+        attempt.expect(key.clone(), row.as_ref());
+        attempt.put(key, records::encode(&record));
+        let buckets = self.guard_all_buckets(snapshot, &mut attempt, project, |guard| {
+            guard.rule = record.rule;
+            Ok(())
+        })?;
+        let told = |class: &ProjectRetention| {
+            serde_json::json!({
+                "class": class.class,
+                "default_days": class.default_days,
+                "minimum_days": class.minimum_days,
+                "lifecycle_disposal": class.lifecycle_disposal,
+            })
+        };
+        let detail =
+            serde_json::json!({ "old": told(&old), "new": told(new), "reason": request.reason, "buckets": buckets });
+        let event = Event {
+            kind: EventKind::RetentionSet,
+            project,
+            time: self.now(),
+            bucket: None,
+            version: None,
+            other_version: None,
+            bytes: 0,
+            subject: new.class.as_bytes(),
+        };
+        self.record_act(&mut attempt, request.commit, &request.actor, &detail, event)?;
+        Ok(Plan::Commit(attempt, ()))
+    }
+}

@@ -1,0 +1,90 @@
+//! Rows of retention classes and legal holds.
+
+use minicbor::{Decode, Encode};
+use valv_types::{BucketId, HoldId, TimestampMicros, UserId};
+
+/// What a project's class demands. Zeros demand nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub(crate) struct RetentionRule {
+    #[n(0)]
+    pub(crate) default_days: u32,
+    #[n(1)]
+    pub(crate) minimum_days: u32,
+    /// Lifecycle rules may remove what is no longer under retention.
+    #[n(2)]
+    pub(crate) lifecycle_disposal: bool,
+}
+
+impl RetentionRule {
+    /// Whether new versions get retention by it.
+    pub(crate) fn is_set(self) -> bool {
+        self.default_days > 0 || self.minimum_days > 0
+    }
+}
+
+/// What a bucket's row has of its project's class, and the holds that concern it.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
+pub(crate) struct BucketGuard {
+    #[n(0)]
+    pub(crate) rule: RetentionRule,
+    #[n(1)]
+    pub(crate) holds: Vec<HeldPrefix>,
+}
+
+/// A hold, and the keys of the bucket that it keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct HeldPrefix {
+    #[n(0)]
+    pub(crate) hold: HoldId,
+    /// Empty for all keys.
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) prefix: Vec<u8>,
+}
+
+/// A project's row: its class, and the holds on all of it.
+#[derive(Debug, Clone, Default, Encode, Decode)]
+pub(crate) struct ProjectGuardRecord {
+    #[n(0)]
+    pub(crate) rule: RetentionRule,
+    #[n(1)]
+    pub(crate) holds: Vec<HoldId>,
+    /// Holds of the project, those on buckets and prefixes included.
+    #[n(2)]
+    pub(crate) hold_count: u32,
+    #[n(3)]
+    pub(crate) key_version: u32,
+    /// The class's label, sealed; empty if it has none.
+    #[n(4)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// A legal hold.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct HoldRecord {
+    #[n(0)]
+    pub(crate) bucket: Option<BucketId>,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) prefix: Vec<u8>,
+    #[n(2)]
+    pub(crate) set: TimestampMicros,
+    #[n(3)]
+    pub(crate) by: Option<UserId>,
+    #[n(4)]
+    pub(crate) key_version: u32,
+    /// [`HoldTexts`], sealed.
+    #[n(5)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// Why a hold was set.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct HoldTexts {
+    #[n(0)]
+    pub(crate) reason: String,
+    #[n(1)]
+    pub(crate) reference: String,
+}
