@@ -13,6 +13,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "valv/admin/v1/ledger.proto",
         "valv/admin/v1/reports.proto",
         "valv/admin/v1/credentials.proto",
+        "valv/admin/v1/keys.proto",
         "valv/metadata/v1/metadata.proto",
         "valv/shard/v1/shard.proto",
     ];
@@ -35,6 +36,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             ".valv.admin.v1.EnsureUserRequest",
             ".valv.admin.v1.CreateAccessKeyRequest",
             ".valv.admin.v1.CreateTokenReply",
+            ".valv.admin.v1.SubmitShareRequest",
         ])
         .compile_fds(compiler.file_descriptor_set())?;
     Ok(())

@@ -31,7 +31,12 @@ pub struct SealedBackup {
     pub sealed: Vec<u8>,
 }
 
-fn stretch(passphrase: &[u8], salt: &[u8; 16], iterations: u32) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
+/// The key that a passphrase gives.
+pub(crate) fn stretch(
+    passphrase: &[u8],
+    salt: &[u8; 16],
+    iterations: u32,
+) -> Result<Zeroizing<[u8; KEY_LEN]>, KeyError> {
     if !(ITERATIONS_MIN..=ITERATIONS_MAX).contains(&iterations) {
         return Err(KeyError::UnknownFormat);
     }

@@ -176,6 +176,12 @@ secret_key! {
     ProjectKey
 }
 
+secret_key! {
+    /// What the system's own records are sealed under, and what its signing key follows from. It lies in the key store,
+    /// wrapped by the root key, so that the root key can be replaced and these stay.
+    SystemKey
+}
+
 impl RootKey {
     /// Wraps a project key for the key store.
     pub fn wrap_project_key(&self, project: ProjectId, key: &ProjectKey) -> Result<Vec<u8>, KeyError> {
@@ -188,6 +194,43 @@ impl RootKey {
         Ok(ProjectKey { version, bytes })
     }
 
+    /// Wraps the system key for the key store.
+    ///
+    /// # Errors
+    /// [`KeyError::NoRandomness`].
+    pub fn wrap_system_key(&self, key: &SystemKey) -> Result<Vec<u8>, KeyError> {
+        wrap(&self.bytes, head(ALGORITHM, self.version), &system_context(key.version), &key.bytes)
+    }
+
+    /// Unwraps version `version` of the system key.
+    ///
+    /// # Errors
+    /// [`KeyError`], if the wrap was made for something else or under another root key.
+    pub fn unwrap_system_key(&self, version: u32, wrapped: &[u8]) -> Result<SystemKey, KeyError> {
+        let bytes = unwrap(&self.bytes, self.version, &system_context(version), wrapped)?;
+        Ok(SystemKey { version, bytes })
+    }
+
+    /// The system key of a cluster that was made before there was one: the same bytes.
+    pub fn as_system_key(&self) -> SystemKey {
+        SystemKey { version: 1, bytes: self.bytes.clone() }
+    }
+
+    pub(crate) fn sealed_under(&self, sealing: &[u8; KEY_LEN], context: &[u8]) -> Result<Vec<u8>, KeyError> {
+        wrap(sealing, head(ALGORITHM, self.version), context, &self.bytes)
+    }
+
+    pub(crate) fn opened_under(
+        sealing: &[u8; KEY_LEN],
+        version: u32,
+        context: &[u8],
+        sealed: &[u8],
+    ) -> Result<Self, KeyError> {
+        Ok(Self { version, bytes: unwrap(sealing, version, context, sealed)? })
+    }
+}
+
+impl SystemKey {
     /// The key that seals what belongs to no project: access keys' secrets, and the mirror of metadata commits on the
     /// storage nodes. `purpose` separates them.
     pub fn system_record_key(&self, purpose: &str) -> RecordKey {
@@ -198,6 +241,13 @@ impl RootKey {
     pub fn signing_key(&self) -> SigningKey {
         SigningKey::derived(&self.bytes)
     }
+}
+
+fn system_context(version: u32) -> [u8; 12] {
+    let mut context = [0; 12];
+    context[..8].copy_from_slice(b"system\0\0");
+    context[8..].copy_from_slice(&version.to_be_bytes());
+    context
 }
 
 fn project_context(project: ProjectId, version: u32) -> [u8; 28] {
@@ -251,6 +301,36 @@ impl ProjectKey {
             }
         };
         Ok(DataKey(key))
+    }
+
+    /// Makes a blob's wrap anew under this key, where `old` made it. A customer's layer stays as it is: nobody's key but
+    /// the project's is needed.
+    ///
+    /// # Errors
+    /// [`KeyError`], if `old` did not make the wrap for this project and blob.
+    pub fn rewrap_data_key(
+        &self,
+        old: &Self,
+        project: ProjectId,
+        blob: BlobId,
+        wrapped: &[u8],
+    ) -> Result<Vec<u8>, KeyError> {
+        let context = blob_context(project, blob);
+        match read_head(wrapped)?.0 {
+            Layers::One => {
+                let inner: Zeroizing<[u8; KEY_LEN]> = unwrap(&old.bytes, old.version, &context, wrapped)?;
+                wrap(&self.bytes, head(ALGORITHM, self.version), &context, &inner)
+            }
+            Layers::Customer => {
+                let inner: Zeroizing<[u8; CUSTOMER_WRAP_LEN]> = unwrap(&old.bytes, old.version, &context, wrapped)?;
+                wrap(&self.bytes, head(ALGORITHM_CUSTOMER, self.version), &context, &inner)
+            }
+        }
+    }
+
+    /// By what the key is known when it is gone: 16 bytes that follow from it and tell nothing of it.
+    pub fn fingerprint(&self, project: ProjectId) -> [u8; 16] {
+        *crate::kdf::derive::<16>(&*self.bytes, &[], &[b"valv key fingerprint v1", project.as_bytes()])
     }
 
     /// The key that seals the project's metadata records.
@@ -339,6 +419,35 @@ mod tests {
         assert_eq!(root.unwrap_project_key(project, 1, &wrapped).unwrap().expose(), key.expose());
         assert!(RootKey::generate(1).unwrap().unwrap_project_key(project, 1, &wrapped).is_err());
         assert!(root.unwrap_project_key(project, 2, &wrapped).is_err());
+    }
+
+    #[test]
+    fn a_wrap_is_made_anew_without_the_customers_key() {
+        let (old, project, blob, data_key) = fixture();
+        let new = ProjectKey::generate(4).unwrap();
+        let customer = CustomerKey::from_bytes(&[7; 32]).unwrap();
+        for customer in [None, Some(&customer)] {
+            let wrapped = old.wrap_data_key(project, blob, &data_key, customer).unwrap();
+            let again = new.rewrap_data_key(&old, project, blob, &wrapped).unwrap();
+            assert_eq!((again.len(), wrapped_data_key_version(&again)), (wrapped.len(), Ok(4)));
+            assert_eq!(*new.unwrap_data_key(project, blob, &again, customer).unwrap().0, *data_key.0);
+            assert!(old.unwrap_data_key(project, blob, &again, customer).is_err());
+            assert!(new.rewrap_data_key(&old, ProjectId::random(), blob, &wrapped).is_err());
+            assert!(new.rewrap_data_key(&old, project, blob, &again).is_err());
+        }
+        assert_ne!(old.fingerprint(project), new.fingerprint(project));
+        assert_ne!(old.fingerprint(project), old.fingerprint(ProjectId::random()));
+    }
+
+    #[test]
+    fn the_system_key_unwraps_under_its_root_only() {
+        let (root, system) = (RootKey::generate(2).unwrap(), SystemKey::generate(1).unwrap());
+        let wrapped = root.wrap_system_key(&system).unwrap();
+        assert_eq!(root.unwrap_system_key(1, &wrapped).unwrap().expose(), system.expose());
+        assert!(root.unwrap_system_key(2, &wrapped).is_err());
+        assert!(RootKey::generate(2).unwrap().unwrap_system_key(1, &wrapped).is_err());
+        assert!(root.unwrap_project_key(ProjectId::random(), 1, &wrapped).is_err());
+        assert_eq!(root.as_system_key().expose(), root.expose());
     }
 
     #[test]

@@ -84,29 +84,29 @@ impl RecordKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::RootKey;
+    use crate::SystemKey;
 
     #[test]
     fn a_record_opens_in_its_own_place_only() {
-        let key = RootKey::generate(1).unwrap().system_record_key("test");
+        let key = SystemKey::generate(1).unwrap().system_record_key("test");
         let sealed = key.seal(b"row 1", b"contents").unwrap();
         assert_eq!(sealed.len(), RECORD_OVERHEAD_BYTES + 8);
         assert_eq!(key.open(b"row 1", &sealed).unwrap(), b"contents");
         assert_eq!(key.open(b"row 2", &sealed), Err(KeyError::Mismatch));
-        let other = RootKey::generate(1).unwrap().system_record_key("test");
+        let other = SystemKey::generate(1).unwrap().system_record_key("test");
         assert_eq!(other.open(b"row 1", &sealed), Err(KeyError::Mismatch));
     }
 
     #[test]
     fn purposes_do_not_open_each_other() {
-        let root = RootKey::generate(1).unwrap();
+        let root = SystemKey::generate(1).unwrap();
         let sealed = root.system_record_key("a").seal(b"", b"x").unwrap();
         assert!(root.system_record_key("b").open(b"", &sealed).is_err());
     }
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let key = RootKey::generate(1).unwrap().system_record_key("test");
+        let key = SystemKey::generate(1).unwrap().system_record_key("test");
         let sealed = key.seal(b"p", b"secret").unwrap();
         for bit in 0..sealed.len() * 8 {
             let mut damaged = sealed.clone();

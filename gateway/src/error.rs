@@ -418,6 +418,9 @@ impl From<MetadataError> for S3Error {
             // 503 and not 409, because every SDK repeats a 503 by itself.
             MetadataError::Conflict => plain(S3Code::SlowDown),
             MetadataError::Unavailable { .. } | MetadataError::KeyUnavailable => plain(S3Code::ServiceUnavailable),
+            MetadataError::KeyDestroyed => {
+                plain(S3Code::AccessDenied).with_message("Access Denied because the key of this data was destroyed.")
+            }
             // No S3 request administers users.
             MetadataError::Corrupt { .. }
             | MetadataError::Malformed { .. }

@@ -109,6 +109,11 @@ pub fn kind_name(kind: u32) -> &'static str {
         96 => "disposal rejected",
         97 => "deaccession by disposal",
         98 => "disposal ended",
+        120 => "root key replaced",
+        121 => "project key replacement started",
+        122 => "project key replaced",
+        123 => "project key destroyed",
+        124 => "object key destroyed",
         _ => "other",
     }
 }

@@ -209,6 +209,10 @@ pub enum MetadataError {
         #[n(0)]
         minimum_days: u32,
     },
+    /// The key was destroyed on purpose: nobody opens this any more.
+    #[error("the key of this data was destroyed")]
+    #[n(45)]
+    KeyDestroyed,
 }
 
 impl From<ApprovalRefusal> for MetadataError {

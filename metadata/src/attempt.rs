@@ -116,7 +116,8 @@ pub(crate) async fn settle<T>(
             error @ (MetadataError::Unavailable { .. }
             | MetadataError::Corrupt { .. }
             | MetadataError::Malformed { .. }
-            | MetadataError::KeyUnavailable),
+            | MetadataError::KeyUnavailable
+            | MetadataError::KeyDestroyed),
         ) => Err(error),
         Err(refusal) => match store.outcome(id).await.map_err(store_error)? {
             Some(_) => Ok(Settled::Before(refusal)),

@@ -112,7 +112,9 @@ impl Core {
         let sealed = self.seals.seal(Place::Ledger(event.project, commit), &names);
         let sealed = match sealed {
             // Purging goes on after a project's key was shredded: the record then has no names.
-            Err(MetadataError::KeyUnavailable) if event.kind == EventKind::VersionPurged => {
+            Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed)
+                if event.kind == EventKind::VersionPurged =>
+            {
                 crate::seal::Sealed { key_version: 0, bytes: Vec::new() }
             }
             other => other?,

@@ -27,6 +27,7 @@ mod principals;
 mod proofs;
 mod records;
 mod retention;
+mod rotation;
 mod rows;
 mod seal;
 mod sequencer;
@@ -47,7 +48,10 @@ mod versions;
 
 pub use bootstrap::{BootstrapConfig, BootstrapError};
 pub use export::ExportError;
-pub use keystore::{KeyStore, KeyStoreError, RootKeyFile};
+pub use keystore::{
+    KeyStore, KeyStoreError, KeyVersion, ROOT_KEY_FILE, RootHome, RootKeyFile, SEALED_ROOT_KEY_FILE, SealMethod,
+    SealedRootKey, ShreddedKey, ShreddedProject, destroy_file,
+};
 pub use lifecycle::LifecycleCounts;
 pub use proofs::{Consistency, EventAsked, Inclusion};
 pub use sequencer::LedgerExportError;

@@ -147,7 +147,7 @@ impl Core {
     fn keys_of(&self, project: ProjectId, version: Option<u32>) -> Result<valv_codec::ProjectKey, MetadataError> {
         self.seals.keys().project_key(project, version).map_err(|error| {
             tracing::warn!(%project, %error, "a project key could not be lent");
-            MetadataError::KeyUnavailable
+            crate::seal::no_key(error)
         })
     }
 

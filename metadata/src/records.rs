@@ -629,6 +629,21 @@ pub(crate) enum EventKind {
     /// Every version on the list had its turn.
     #[n(98)]
     DisposalEnded = 98,
+    /// The root key was replaced: in the cluster's ledger.
+    #[n(120)]
+    RootKeyReplaced = 120,
+    /// A new version of a project's key was made; what is under old ones moves to it from here on.
+    #[n(121)]
+    ProjectKeyReplacing = 121,
+    /// Nothing refers to the project's old key versions any more, and they are destroyed.
+    #[n(122)]
+    ProjectKeyReplaced = 122,
+    /// A project's keys were destroyed, and with them all that was under them (PREMIS: deletion).
+    #[n(123)]
+    ProjectShredded = 123,
+    /// The key of one object version was destroyed (PREMIS: deletion).
+    #[n(124)]
+    VersionShredded = 124,
 }
 
 /// One custody event.

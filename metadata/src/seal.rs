@@ -123,10 +123,16 @@ pub(crate) struct Seals {
     names: RecordKey,
 }
 
-fn no_key(error: KeyStoreError) -> MetadataError {
+pub(crate) fn no_key(error: KeyStoreError) -> MetadataError {
     match error {
         KeyStoreError::NoKey { .. } => MetadataError::KeyUnavailable,
-        KeyStoreError::Io { .. } | KeyStoreError::Format { .. } | KeyStoreError::Key(_) => {
+        KeyStoreError::Shredded { .. } => MetadataError::KeyDestroyed,
+        KeyStoreError::Io { .. }
+        | KeyStoreError::Format { .. }
+        | KeyStoreError::Full
+        | KeyStoreError::NoRootHome
+        | KeyStoreError::Key(_)
+        | KeyStoreError::Share(_) => {
             tracing::error!(%error, "the key store did not give a project key");
             MetadataError::KeyUnavailable
         }
@@ -143,15 +149,23 @@ fn corrupt(what: &str) -> MetadataError {
 
 impl Seals {
     pub(crate) fn new(keys: Arc<KeyStore>) -> Self {
-        let root = keys.root();
-        let principals = root.system_record_key("principals");
-        let access_keys = root.system_record_key("access keys");
-        let names = root.system_record_key("names");
+        let system = keys.system();
+        let principals = system.system_record_key("principals");
+        let access_keys = system.system_record_key("access keys");
+        let names = system.system_record_key("names");
         Self { keys, cache: RwLock::default(), principals, access_keys, names }
     }
 
     pub(crate) fn keys(&self) -> &Arc<KeyStore> {
         &self.keys
+    }
+
+    /// Why a project has no key.
+    fn no_key(&self, project: ProjectId) -> MetadataError {
+        match self.keys.shredded(project) {
+            Some(_) => MetadataError::KeyDestroyed,
+            None => MetadataError::KeyUnavailable,
+        }
     }
 
     /// Forgets a project's keys, after it was shredded.
@@ -179,7 +193,7 @@ impl Seals {
 
     pub(crate) fn seal_bytes(&self, place: Place, plain: &[u8]) -> Result<Sealed, MetadataError> {
         let project = place.project();
-        let key_version = self.keys.newest_version(project).ok_or(MetadataError::KeyUnavailable)?;
+        let key_version = self.keys.newest_version(project).ok_or_else(|| self.no_key(project))?;
         let bytes = self.record_key(project, key_version)?.seal(&place.bytes(), plain).map_err(no_randomness)?;
         Ok(Sealed { key_version, bytes })
     }

@@ -81,7 +81,7 @@ impl Core {
     }
 
     pub(crate) fn signing_key(&self) -> SigningKey {
-        self.seals.keys().root().signing_key()
+        self.seals.keys().system().signing_key()
     }
 
     pub(crate) async fn sequence_ledgers(self: &Arc<Self>) -> Result<usize, MetadataError> {
@@ -227,7 +227,7 @@ impl Core {
         }
         match self.seals.open(Place::Ledger(project, event), record.key_version, &record.sealed) {
             Ok(names) => Ok(Some(names)),
-            Err(MetadataError::KeyUnavailable) => Ok(None),
+            Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed) => Ok(None),
             Err(error) => Err(error),
         }
     }

@@ -2,7 +2,7 @@
 
 use crate::attempt::store_error;
 use crate::clock::ClusterClock;
-use crate::keystore::{KeyStore, KeyStoreError};
+use crate::keystore::{KeyStore, KeyStoreError, ShreddedProject};
 use crate::lifecycle::LifecycleMetrics;
 use crate::records::{self, BucketRecord, ClusterRecord};
 use crate::rows::{NameHash, Rows};
@@ -119,10 +119,10 @@ impl MetadataService {
     }
 
     /// Destroys a project's keys and everything derived from them that this process holds. Blocks on disk.
-    pub fn shred_project_keys(&self, project: ProjectId) -> Result<(), KeyStoreError> {
-        self.0.seals.keys().shred(project)?;
+    pub fn shred_project_keys(&self, project: ProjectId) -> Result<ShreddedProject, KeyStoreError> {
+        let shredded = self.0.seals.keys().shred(project)?;
         self.0.seals.forget(project);
-        Ok(())
+        Ok(shredded)
     }
 }
 

@@ -9,7 +9,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-use valv_codec::RootKey;
+use valv_codec::SystemKey;
 use valv_metadata::store::{
     Commit, CommitOutcome, MIRROR_KEY_PURPOSE, MetaStore, MirrorConfig, RocksConfig, RocksError, RocksMetaStore, Start,
     Write,
@@ -52,7 +52,7 @@ async fn open(folder: &Path, start: Start, checkpoint_batches: u64) -> Result<Ru
     let disks = (0..DISKS).map(disk).collect();
     let config = NodeConfig::new(cluster(), NodeId::from_bytes([8; 16]), disks);
     let node = StorageNode::start(config, &prometheus::Registry::new()).await.unwrap();
-    let key = RootKey::from_bytes(1, &[5; 32]).unwrap().system_record_key(MIRROR_KEY_PURPOSE);
+    let key = SystemKey::from_bytes(1, &[5; 32]).unwrap().system_record_key(MIRROR_KEY_PURPOSE);
     let mirror = MirrorConfig { checkpoint_batches, ..MirrorConfig::new(node.clone(), key) };
     match RocksMetaStore::open(RocksConfig::new(folder.join("metadata"), start), Some(mirror)).await {
         Ok(store) => Ok(Running { node, store }),

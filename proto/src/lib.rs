@@ -49,6 +49,13 @@ pub mod admin {
             }
         }
 
+        impl std::fmt::Debug for SubmitShareRequest {
+            /// Leaves the share out.
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("SubmitShareRequest(..)")
+            }
+        }
+
         impl std::fmt::Debug for CreateAccessKeyRequest {
             /// Leaves the secret out.
             fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -271,7 +271,8 @@ class Keys:
     def __init__(self, text: str, passphrase: bytes, customers: list):
         self.customers = customers
         outer = json.loads(text)
-        if (outer["format"], outer["kdf"], outer["cipher"]) != ("valv key backup v1", "pbkdf2-hmac-sha256", "aes-256-gcm"):
+        formats = ("valv key backup v1", "valv key backup v2")
+        if outer["format"] not in formats or (outer["kdf"], outer["cipher"]) != ("pbkdf2-hmac-sha256", "aes-256-gcm"):
             raise SystemExit("the key backup's format is unknown to this program")
         if outer["iterations"] < 100_000:
             raise SystemExit("the key backup asks for too few iterations: it is forged or was made carelessly")

@@ -93,6 +93,7 @@ pub(crate) struct Config {
     pub(crate) gateway: GatewaySection,
     pub(crate) metadata: MetadataSection,
     pub(crate) storage: StorageSection,
+    pub(crate) keys: KeysSection,
     pub(crate) users: Vec<UserSection>,
     /// From the command line only: an operator's explicit word, for one start.
     pub(crate) accept_metadata_loss: bool,
@@ -188,6 +189,26 @@ pub(crate) struct StorageSection {
     pub(crate) scrub: Duration,
 }
 
+/// `[keys]`.
+#[derive(Debug, Clone)]
+pub(crate) struct KeysSection {
+    /// How the root key has to be kept. `None`: as it is found.
+    pub(crate) seal: Option<SealKind>,
+    /// Its first line opens a root key that is sealed by a passphrase.
+    pub(crate) passphrase_file: Option<PathBuf>,
+    /// How long a gateway may keep a project's key.
+    pub(crate) lease: Duration,
+}
+
+/// How a root key is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum SealKind {
+    Plain,
+    Passphrase,
+    Shares,
+}
+
 /// `[[users]]`: made at start if they are not there.
 #[derive(Debug, Clone)]
 pub(crate) struct UserSection {
@@ -255,6 +276,8 @@ struct FileConfig {
     metadata: FileMetadata,
     #[serde(default)]
     storage: FileStorage,
+    #[serde(default)]
+    keys: FileKeys,
     #[serde(default)]
     users: Vec<FileUser>,
 }
@@ -346,6 +369,14 @@ struct FileStorage {
     scrub: Option<Spanned<String>>,
 }
 
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileKeys {
+    seal: Option<Spanned<SealKind>>,
+    passphrase_file: Option<Spanned<PathBuf>>,
+    lease: Option<Spanned<String>>,
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
 enum OneOrMany {
@@ -368,6 +399,9 @@ pub(crate) struct Overrides {
 
 /// The environment variable that goes over `metadata.lifecycle_day`.
 pub(crate) const LIFECYCLE_DAY_VARIABLE: &str = "VALV_LIFECYCLE_DAY";
+/// How long a gateway keeps a project's key: a few minutes of reading while metadata is away.
+const KEY_LEASE: Duration = Duration::from_secs(5 * 60);
+const KEY_LEASE_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// How often all lifecycle rules are gone through when days have 24 hours.
 const LIFECYCLE_EVERY: Duration = Duration::from_secs(3600);
 /// Passes are no closer together: each looks at every row that a rule may concern.
@@ -410,6 +444,7 @@ impl Source<'_> {
         let gateway = self.gateway(file.gateway, overrides.listen)?;
         let metadata = self.metadata(file.metadata, overrides.lifecycle_day)?;
         let storage = self.storage(file.storage, &data)?;
+        let keys = self.keys(file.keys)?;
 
         if has(Role::Gateway) && !has(Role::Metadata) && gateway.metadata.is_none() {
             return Err(self.value(0..0, "gateway.metadata", "needed: this process has no metadata role"));
@@ -441,6 +476,7 @@ impl Source<'_> {
             gateway,
             metadata,
             storage,
+            keys,
             users: self.users(file.users)?,
             accept_metadata_loss: overrides.accept_metadata_loss,
         })
@@ -652,6 +688,25 @@ impl Source<'_> {
             extent_bytes,
             scrub: self.duration_or(&file.scrub, "storage.scrub", Duration::from_secs(14 * 24 * 3600))?,
         })
+    }
+
+    fn keys(&self, file: FileKeys) -> Result<KeysSection, ConfigError> {
+        let seal = file.seal.as_ref().map(|kind| *kind.get_ref());
+        match (&file.seal, &file.passphrase_file) {
+            (Some(kind), None) if *kind.get_ref() == SealKind::Passphrase => {
+                return Err(self.value(kind.span(), "keys.seal", "needs keys.passphrase_file"));
+            }
+            (Some(kind), Some(path)) if *kind.get_ref() != SealKind::Passphrase => {
+                return Err(self.value(path.span(), "keys.passphrase_file", "goes with keys.seal = \"passphrase\""));
+            }
+            _ => {}
+        }
+        let lease = self.duration_or(&file.lease, "keys.lease", KEY_LEASE)?;
+        if !KEY_LEASE_RANGE.contains(&lease) {
+            let span = file.lease.as_ref().map(Spanned::span).unwrap_or_default();
+            return Err(self.value(span, "keys.lease", "must be 1s to 1h"));
+        }
+        Ok(KeysSection { seal, passphrase_file: file.passphrase_file.map(Spanned::into_inner), lease })
     }
 
     fn line(&self, span: Range<usize>) -> usize {

@@ -54,7 +54,7 @@ enum Command {
     /// Exports, proves and verifies the ledger of a project.
     #[command(subcommand)]
     Ledger(commands::ledger::LedgerCommand),
-    /// Backs keys up.
+    /// Backs keys up, and seals the root key.
     #[command(subcommand)]
     Key(commands::key::KeyCommand),
     /// Makes, shows, changes and deletes users and their access keys.
@@ -126,10 +126,10 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Metadata(command) => commands::metadata::run(command).await,
         Command::Ledger(command) => commands::ledger::run(command).await,
         Command::Project(command) => commands::project::run(command).await,
-        Command::Admin(command) => commands::admin::run(command).await,
         Command::Statement(command) => commands::statement::run(command),
         Command::Key(command) => commands::key::run(command),
         Command::User(command) => commands::user::run(command).await,
+        Command::Admin(command) => commands::admin::run(command).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "valv", &mut std::io::stdout());

@@ -13,7 +13,7 @@ use std::io;
 use valv_codec::{KeyError, RecordKey};
 use valv_types::{CommitId, Revision};
 
-/// What the key of an export is derived for, by [`valv_codec::RootKey::system_record_key`].
+/// What the key of an export is derived for, by [`valv_codec::SystemKey::system_record_key`].
 pub const EXPORT_KEY_PURPOSE: &str = "metadata export";
 
 const MAGIC: &[u8; 8] = b"VALVROWS";

@@ -253,9 +253,9 @@ async fn a_shredded_projects_records_are_not_returned() {
     fixture.put_now(bucket, b"k").await;
     fixture.service.shred_project_keys(fixture.actor.project).unwrap();
     let get = fixture.service.get_object(fixture.get(bucket, b"k", VersionSelector::Current)).await;
-    assert_eq!(get.unwrap_err(), MetadataError::KeyUnavailable);
+    assert_eq!(get.unwrap_err(), MetadataError::KeyDestroyed);
     let lease = fixture.service.get_project_key(GetProjectKey { project: fixture.actor.project, version: None }).await;
-    assert_eq!(lease.unwrap_err(), MetadataError::KeyUnavailable);
+    assert_eq!(lease.unwrap_err(), MetadataError::KeyDestroyed);
 }
 
 #[tokio::test]

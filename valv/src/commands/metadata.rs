@@ -20,6 +20,8 @@ pub(crate) enum MetadataCommand {
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     data: DataArg,
+    #[command(flatten)]
+    open: super::key::OpenArgs,
     /// The file to write; it must not exist.
     #[arg(long)]
     out: PathBuf,
@@ -36,7 +38,7 @@ pub(crate) async fn run(command: MetadataCommand) -> anyhow::Result<()> {
     };
     let Some(mut client) = client else {
         let mut file = create_private(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
-        let lines = server::export_offline(data, &mut file).await?;
+        let lines = server::export_offline(data, args.open.root(data)?, &mut file).await?;
         file.sync_all().with_context(|| format!("writing {}", args.out.display()))?;
         println!("{} holds {lines} records", args.out.display());
         return Ok(());

@@ -32,7 +32,7 @@ fn create_private(path: &Path) -> std::io::Result<File> {
 }
 
 /// Reads a passphrase from a file's first line.
-fn read_passphrase(path: &Path) -> anyhow::Result<zeroize::Zeroizing<String>> {
+pub(crate) fn read_passphrase(path: &Path) -> anyhow::Result<zeroize::Zeroizing<String>> {
     use anyhow::Context;
     let text = zeroize::Zeroizing::new(
         std::fs::read_to_string(path).with_context(|| format!("reading the passphrase from {}", path.display()))?,

@@ -66,6 +66,7 @@ fn print_json(status: &StatusReply) -> anyhow::Result<()> {
     });
     let value = serde_json::json!({
         "cluster": status.cluster, "version": status.version, "roles": status.roles, "healthy": status.healthy,
+        "sealed": status.sealed, "shares_given": status.shares_given, "shares_needed": status.shares_needed,
         "disks": disks, "census": census, "repair_queue": status.repair_queue,
         "shards_repaired": status.shards_repaired, "bytes_repaired": status.bytes_repaired,
     });
@@ -74,6 +75,9 @@ fn print_json(status: &StatusReply) -> anyhow::Result<()> {
 }
 
 fn print_table(status: &StatusReply) {
+    if status.sealed {
+        println!("sealed, {} of {} shares", status.shares_given, status.shares_needed);
+    }
     println!("cluster {}  valv {}  roles {}", status.cluster, status.version, status.roles.join(", "));
     println!(
         "{:<8} {:<10} {:>12} {:>12} {:>10} {:>11}  reason",

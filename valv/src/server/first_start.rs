@@ -58,7 +58,8 @@ impl DataFolder {
     }
 }
 
-fn lock(path: &Path) -> anyhow::Result<File> {
+/// Takes a data folder that is there, so that no server starts over it meanwhile; it is let go when the file is dropped.
+pub(crate) fn lock(path: &Path) -> anyhow::Result<File> {
     let file = OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -75,7 +76,8 @@ fn lock(path: &Path) -> anyhow::Result<File> {
 /// Without an identity, nothing may be there that a new identity would hide: absence of the file is no evidence that
 /// the data is gone too.
 fn refuse_leftovers(path: &Path, disks: &[PathBuf]) -> anyhow::Result<()> {
-    let mut leftovers: Vec<PathBuf> = ["metadata", "keys", "root.key"].iter().map(|name| path.join(name)).collect();
+    let mut leftovers: Vec<PathBuf> =
+        ["metadata", "keys", "root.key", "root.key.sealed"].iter().map(|name| path.join(name)).collect();
     leftovers.extend(disks.iter().map(|disk| disk.join("superblock.0")));
     leftovers.extend(disks.iter().map(|disk| disk.join("superblock.1")));
     for leftover in leftovers {

@@ -2,8 +2,9 @@
 
 use super::admin::users::{self, FirstKey};
 use super::first_start::DataFolder;
+use super::sealed::OpenRoot;
 use super::storage::Storage;
-use super::{KEYS_FOLDER, METADATA_FOLDER, ROOT_KEY_FILE, RPC_IN_FLIGHT_MAX, Serving, Shards, remote, repair};
+use super::{KEYS_FOLDER, METADATA_FOLDER, RPC_IN_FLIGHT_MAX, Serving, Shards, remote, repair};
 use crate::config::Config;
 use anyhow::{Context, bail};
 use prometheus::Registry;
@@ -14,9 +15,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::server::TcpIncoming;
-use valv_codec::RootKey;
 use valv_metadata::store::{MIRROR_KEY_PURPOSE, MirrorConfig, OnLoss, RocksConfig, RocksMetaStore, Start};
-use valv_metadata::{BootstrapConfig, KeyStore, MetadataConfig, MetadataService, RootKeyFile};
+use valv_metadata::{BootstrapConfig, KeyStore, MetadataConfig, MetadataService};
 use valv_metadata_api::Metadata as MetadataApi;
 use valv_repair::RepairService;
 
@@ -65,6 +65,7 @@ impl Metadata {
 pub(crate) async fn start(
     config: &Config,
     folder: &DataFolder,
+    root: OpenRoot,
     storage: Option<&Storage>,
     registry: &Registry,
 ) -> anyhow::Result<Metadata> {
@@ -73,11 +74,10 @@ pub(crate) async fn start(
         Some(storage) => storage.shards(),
         None => remote::shards(&section.storage).await?,
     };
-    let root = root_key(&folder.path, folder.is_first_start())?;
-    let keys = KeyStore::open(&folder.path.join(KEYS_FOLDER), root.clone())?;
+    let keys = KeyStore::open(&folder.path.join(KEYS_FOLDER), root.key)?.with_root_home(root.home);
 
     let start = if folder.is_first_start() { Start::First } else { Start::Again };
-    let mut mirror = MirrorConfig::new(shards.clone(), root.system_record_key(MIRROR_KEY_PURPOSE));
+    let mut mirror = MirrorConfig::new(shards.clone(), keys.system().system_record_key(MIRROR_KEY_PURPOSE));
     mirror.copies = section.m + 1;
     let mut store_config = RocksConfig::new(folder.path.join(METADATA_FOLDER), start);
     if config.accept_metadata_loss {
@@ -90,6 +90,7 @@ pub(crate) async fn start(
     }
     let service_config = MetadataConfig {
         trash_secs: section.trash.as_secs(),
+        key_lease_ms: u32::try_from(config.keys.lease.as_millis())?,
         lifecycle_day: section.lifecycle_day,
         lifecycle_every_ms: u64::try_from(section.lifecycle_every.as_millis())?,
         cooling_off_secs: section.cooling_off.as_secs(),
@@ -113,15 +114,6 @@ pub(crate) async fn start(
         }
     };
     Ok(Metadata { service, repair, shards, first_key, address, serving, store, background })
-}
-
-fn root_key(data: &Path, is_first_start: bool) -> anyhow::Result<RootKey> {
-    let path = data.join(ROOT_KEY_FILE);
-    if is_first_start {
-        return Ok(RootKeyFile::load_or_create(&path)?);
-    }
-    // Never made anew: a new root key would open nothing of what is there.
-    RootKeyFile::load(&path).context("the root key is needed: put it back with `valv key restore`")
 }
 
 async fn bootstrap(
@@ -185,12 +177,15 @@ async fn serve(address: SocketAddr, service: Arc<MetadataService>) -> anyhow::Re
 }
 
 /// Writes every record of a data folder over which no server runs; returns how many. Changes nothing in it.
-pub(crate) async fn export_offline(data: &Path, out: &mut (dyn std::io::Write + Send)) -> anyhow::Result<u64> {
+pub(crate) async fn export_offline(
+    data: &Path,
+    root: valv_codec::RootKey,
+    out: &mut (dyn std::io::Write + Send),
+) -> anyhow::Result<u64> {
     let path = data.join(METADATA_FOLDER);
     if !path.exists() {
         bail!("no server answers, and {} is not there: start the server, which rebuilds it", path.display());
     }
-    let root = root_key(data, false)?;
     let keys = KeyStore::open(&data.join(KEYS_FOLDER), root)?;
     let store = RocksMetaStore::open(RocksConfig::new(path, Start::Again), None).await?;
     let service = MetadataService::open(MetadataConfig::default(), store.clone(), keys).await?;

@@ -11,8 +11,10 @@ mod metadata;
 mod metrics;
 mod remote;
 mod repair;
+mod sealed;
 mod storage;
 
+pub(crate) use first_start::lock as lock_folder;
 pub(crate) use metadata::export_offline;
 
 use crate::config::{Config, Role};
@@ -23,8 +25,6 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::prelude::*;
 
-/// The root key's file in the data folder.
-pub(crate) const ROOT_KEY_FILE: &str = "root.key";
 /// The key store's folder in the data folder.
 pub(crate) const KEYS_FOLDER: &str = "keys";
 /// Calls of one connection that are decoded and served at once. A shard of 2 MiB is held while it is stored: 64 are
@@ -51,16 +51,27 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         true => Some(storage::start(&config, &folder, &registry).await?),
         false => None,
     };
-    let metadata = match config.has(Role::Metadata) {
-        true => Some(metadata::start(&config, &folder, storage.as_ref(), &registry).await?),
-        false => None,
+    let (seal, metadata) = match config.has(Role::Metadata) {
+        true => match sealed::open(&config, &folder, storage.as_ref(), &cancel).await? {
+            Some((root, seal)) => {
+                (seal, Some(metadata::start(&config, &folder, root, storage.as_ref(), &registry).await?))
+            }
+            // Told to stop before it was open.
+            None => {
+                if let Some(storage) = storage {
+                    storage.stop().await;
+                }
+                return Ok(());
+            }
+        },
+        false => (sealed::Seal::open(""), None),
     };
     folder.finish_first_start()?;
     let gateway = match config.has(Role::Gateway) {
         true => Some(gateway::start(&config, storage.as_ref(), metadata.as_ref(), &registry).await?),
         false => None,
     };
-    let admin = admin::serve(&config, &folder, storage.as_ref(), metadata.as_ref())?;
+    let admin = admin::serve(&config, &folder, storage.as_ref(), metadata.as_ref(), &seal)?;
     announce::print(&config, gateway.as_ref(), metadata.as_ref(), storage.as_ref());
     tracing::info!(roles = ?config.roles, cluster = %folder.identity.cluster, "serving");
 

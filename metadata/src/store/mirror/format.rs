@@ -343,7 +343,7 @@ impl SegmentWriter {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
-    use valv_codec::RootKey;
+    use valv_codec::SystemKey;
 
     fn segment() -> Segment {
         Segment {
@@ -397,7 +397,7 @@ mod tests {
 
     #[test]
     fn a_piece_opens_in_its_own_place_only() {
-        let key = RootKey::generate(1).unwrap().system_record_key("test");
+        let key = SystemKey::generate(1).unwrap().system_record_key("test");
         let batch = BatchId::new(Term { number: 1, start: 1 }, Revision(1), Revision(1), 3).unwrap();
         let sealed = seal(&key, ShardCodec::MetadataBatch, &batch.key(0, 0), b"abc").unwrap();
         assert_eq!(open(&key, ShardCodec::MetadataBatch, &batch.key(0, 2), &sealed).unwrap(), b"abc", "any copy");

@@ -51,7 +51,7 @@ const CHECKPOINT_BYTES_PER_BATCH: u64 = 16 << 10;
 pub struct MirrorConfig {
     /// The disks.
     pub shards: Arc<dyn ShardStore>,
-    /// Seals every piece: [`valv_codec::RootKey::system_record_key`] of [`MIRROR_KEY_PURPOSE`].
+    /// Seals every piece: [`valv_codec::SystemKey::system_record_key`] of [`MIRROR_KEY_PURPOSE`].
     pub key: RecordKey,
     /// On how many disks each piece is put: m+1, so that the loss of any m leaves one.
     pub copies: u8,

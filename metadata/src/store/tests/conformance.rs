@@ -6,7 +6,7 @@ use crate::store::{MIRROR_KEY_PURPOSE, MetaStore, MirrorConfig, RocksConfig, Roc
 use async_trait::async_trait;
 use std::sync::Arc;
 use tempfile::TempDir;
-use valv_codec::RootKey;
+use valv_codec::SystemKey;
 
 /// The ways to open it.
 enum Embedded {
@@ -30,7 +30,7 @@ impl EmbeddedInstance {
 #[async_trait]
 impl Factory for Embedded {
     async fn fresh(&self) -> Box<dyn Instance> {
-        let key = RootKey::generate(1).unwrap().system_record_key(MIRROR_KEY_PURPOSE);
+        let key = SystemKey::generate(1).unwrap().system_record_key(MIRROR_KEY_PURPOSE);
         let mirror = match self {
             Self::Alone => None,
             // Checkpoints come often, so that every test meets some.

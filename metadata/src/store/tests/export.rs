@@ -7,7 +7,7 @@ use crate::store::{
 use bytes::Bytes;
 use std::sync::Arc;
 use tempfile::TempDir;
-use valv_codec::{RecordKey, RootKey};
+use valv_codec::{RecordKey, SystemKey};
 use valv_types::CommitId;
 
 async fn store(folder: &TempDir, name: &str) -> Arc<RocksMetaStore> {
@@ -21,7 +21,7 @@ async fn rows(store: &RocksMetaStore) -> Vec<(Bytes, Bytes)> {
 }
 
 fn key() -> RecordKey {
-    RootKey::from_bytes(1, &[7; 32]).unwrap().system_record_key(EXPORT_KEY_PURPOSE)
+    SystemKey::from_bytes(1, &[7; 32]).unwrap().system_record_key(EXPORT_KEY_PURPOSE)
 }
 
 async fn exported(folder: &TempDir) -> (Vec<(Bytes, Bytes)>, Vec<u8>) {
@@ -53,7 +53,7 @@ async fn an_export_fills_an_empty_store_and_no_other() {
 async fn a_damaged_export_is_refused() {
     let folder = TempDir::new().unwrap();
     let (_, export) = exported(&folder).await;
-    let other_key = RootKey::generate(1).unwrap().system_record_key(EXPORT_KEY_PURPOSE);
+    let other_key = SystemKey::generate(1).unwrap().system_record_key(EXPORT_KEY_PURPOSE);
     assert!(matches!(verify_rows(&mut &export[..], &other_key), Err(RowsError::Key(_))));
     for at in (0..40).chain((40..export.len()).step_by(export.len() / 50)) {
         let mut damaged = export.clone();

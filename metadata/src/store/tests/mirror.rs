@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tempfile::TempDir;
-use valv_codec::RootKey;
+use valv_codec::SystemKey;
 use valv_shard_api::ShardCodec;
 use valv_types::{CommitId, Revision};
 
@@ -21,7 +21,7 @@ const CHECKPOINT: ShardCodec = ShardCodec::MetadataCheckpoint;
 struct Bed {
     folder: TempDir,
     disks: Arc<Disks>,
-    root: RootKey,
+    root: SystemKey,
     store: Option<Arc<RocksMetaStore>>,
     /// What was acknowledged.
     model: BTreeMap<String, (Revision, String)>,
@@ -30,7 +30,7 @@ struct Bed {
 
 impl Bed {
     async fn new() -> Self {
-        let root = RootKey::generate(1).unwrap();
+        let root = SystemKey::generate(1).unwrap();
         let (folder, disks) = (TempDir::new().unwrap(), Disks::new(6));
         let mut bed = Self { folder, disks, root, store: None, model: BTreeMap::new(), ids: Vec::new() };
         bed.open(Start::First).await.unwrap();

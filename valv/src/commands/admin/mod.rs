@@ -1,6 +1,8 @@
 //! `valv admin`: what operators do for the cluster as a whole, and tokens for the admin service.
 
+mod key;
 pub(crate) mod token;
+mod unseal;
 mod usage;
 
 /// `valv admin ...`.
@@ -16,6 +18,15 @@ pub(crate) enum AdminCommand {
     WhoAmI(token::WhoAmIArgs),
     /// Shows what every project held, asked and was sent in a month.
     Usage(usage::AdminUsageArgs),
+    /// The root key.
+    #[command(subcommand)]
+    Key(key::AdminKeyCommand),
+    /// Gives a sealed server a share of its root key's seal.
+    ///
+    /// Each keeper of a share runs it, in any order; the share that reaches the threshold opens the server.
+    Unseal(unseal::UnsealArgs),
+    /// Says whether the server is sealed.
+    SealStatus(unseal::SealStatusArgs),
 }
 
 /// Runs the command.
@@ -25,5 +36,8 @@ pub(crate) async fn run(command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Token(command) => token::run(command).await,
         AdminCommand::WhoAmI(args) => token::whoami(args).await,
         AdminCommand::Usage(args) => usage::run(args).await,
+        AdminCommand::Key(command) => key::run(command).await,
+        AdminCommand::Unseal(args) => unseal::unseal(args).await,
+        AdminCommand::SealStatus(args) => unseal::status(args).await,
     }
 }

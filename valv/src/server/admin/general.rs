@@ -31,7 +31,11 @@ impl Admin for General {
             Some(shards) => shards.disks().await.map_err(|error| Status::unavailable(error.to_string()))?,
             None => vec![],
         };
+        let seal = self.seal.view();
         let mut reply = wire::StatusReply {
+            sealed: seal.is_sealed,
+            shares_given: seal.given,
+            shares_needed: seal.threshold,
             cluster: self.cluster.clone(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             roles: self.roles.clone(),

@@ -8,6 +8,7 @@ mod caller;
 mod credentials;
 pub(crate) mod error;
 mod general;
+mod keys;
 mod ledger;
 mod reports;
 pub(super) mod users;
@@ -17,6 +18,7 @@ pub(crate) use caller::Caller;
 use super::Serving;
 use super::first_start::DataFolder;
 use super::metadata::Metadata;
+use super::sealed::Seal;
 use super::storage::Storage;
 use crate::admin::{ADMIN_MESSAGE_BYTES_MAX, socket_path};
 use crate::config::Config;
@@ -33,6 +35,7 @@ use users::Configured;
 use valv_metadata::MetadataService;
 use valv_proto::admin::v1::admin_server::AdminServer;
 use valv_proto::admin::v1::credentials_server::CredentialsServer;
+use valv_proto::admin::v1::keys_server::KeysServer;
 use valv_proto::admin::v1::ledger_server::LedgerServer;
 use valv_proto::admin::v1::reports_server::ReportsServer;
 use valv_repair::RepairService;
@@ -50,6 +53,7 @@ pub(crate) struct AdminState {
     pub(crate) configured: Configured,
     /// What wrong credentials cost.
     refusals: Refusals,
+    pub(crate) seal: Arc<Seal>,
 }
 
 impl AdminState {
@@ -59,7 +63,7 @@ impl AdminState {
     /// FAILED_PRECONDITION if it has none.
     #[allow(clippy::result_large_err, reason = "tonic's error type")]
     pub(crate) fn metadata(&self) -> Result<&Arc<MetadataService>, Status> {
-        self.metadata.as_ref().ok_or_else(no_metadata_role)
+        self.metadata.as_ref().ok_or_else(|| if self.seal.view().is_sealed { sealed() } else { no_metadata_role() })
     }
 }
 
@@ -68,12 +72,18 @@ fn no_metadata_role() -> Status {
     Status::failed_precondition("this process has no metadata role: ask the one that has")
 }
 
+/// What a sealed server answers.
+fn sealed() -> Status {
+    Status::unavailable("this server is sealed: give it shares with `valv admin unseal`")
+}
+
 /// Every service, over one state.
 fn routes(state: &Arc<AdminState>) -> Routes {
     Routes::new(AdminServer::new(general::General(state.clone())).max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
         .add_service(LedgerServer::new(ledger::Ledgers(state.clone())))
         .add_service(ReportsServer::new(reports::Reporting(state.clone())))
         .add_service(CredentialsServer::new(credentials::CredentialsService(state.clone())))
+        .add_service(KeysServer::new(keys::KeysService(state.clone())))
 }
 
 /// Serves the admin services in the data folder.
@@ -82,6 +92,7 @@ pub(crate) fn serve(
     folder: &DataFolder,
     storage: Option<&Storage>,
     metadata: Option<&Metadata>,
+    seal: &Arc<Seal>,
 ) -> anyhow::Result<Serving> {
     let state = Arc::new(AdminState {
         cluster: folder.identity.cluster.to_string(),
@@ -92,6 +103,7 @@ pub(crate) fn serve(
         repair: metadata.map(|metadata| metadata.repair.clone()),
         configured: Configured::new(config),
         refusals: Refusals::default(),
+        seal: seal.clone(),
     });
     let listener = bind_socket(folder)?;
     let cancel = CancellationToken::new();
