@@ -426,6 +426,7 @@ impl From<MetadataError> for S3Error {
             | MetadataError::Malformed { .. }
             | MetadataError::Principal { .. }
             | MetadataError::Approval { .. }
+            | MetadataError::Project { .. }
             | MetadataError::Token { .. } => plain(S3Code::InternalError),
             // Nor retention, holds and disposals of projects.
             MetadataError::Retention { .. } => plain(S3Code::InternalError),

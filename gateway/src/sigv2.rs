@@ -219,7 +219,7 @@ mod tests {
     use super::*;
     use crate::host::HostConfig;
     use async_trait::async_trait;
-    use valv_metadata_api::Secret;
+    use valv_metadata_api::{Roles, Secret};
     use valv_types::{NamespaceId, ProjectId, UserId};
 
     struct OneKey;
@@ -240,6 +240,8 @@ mod tests {
                 lease_ms: 3_000,
                 user_name: "u".to_owned(),
                 project_name: "p".to_owned(),
+                roles: Roles::NONE,
+                is_governed: false,
             })
         }
     }

@@ -168,6 +168,25 @@ metadata_api! {
     /// Deletes a user with all access keys, unless the user owns buckets.
     126 delete_user: DeleteUser(DeleteUser) -> Empty;
 
+    /// Makes a governed project.
+    140 create_project: CreateProject(CreateProject) -> Project;
+    /// Finds a project.
+    141 get_project: GetProject(GetProject) -> Project;
+    /// Lists projects in name order.
+    142 list_projects: ListProjects(ListProjects) -> Vec<Project>;
+    /// Changes a project's properties.
+    143 update_project: UpdateProject(UpdateProject) -> Project;
+    /// Makes a governed project of an ungoverned one.
+    144 govern_project: GovernProject(GovernProject) -> Project;
+    /// Makes a user a member, or gives a member other roles.
+    145 set_member: SetMember(SetMember) -> Member;
+    /// Ends a membership.
+    146 remove_member: RemoveMember(RemoveMember) -> Empty;
+    /// Lists a project's members.
+    147 list_members: ListMembers(ListMembers) -> Vec<Member>;
+    /// In which projects a user is a member.
+    148 projects_of: ProjectsOf(ProjectsOf) -> Vec<Membership>;
+
     /// Proposes an act that needs a second person.
     190 propose_act: ProposeAct(ProposeAct) -> Proposal;
     /// Approves or rejects a proposal. Approval carries the act out, at once or when its cooling-off time is over.

@@ -1,6 +1,6 @@
 //! Principals and buckets.
 
-use crate::Secret;
+use crate::{Roles, Secret};
 use minicbor::{Decode, Encode};
 use valv_types::{AccessKeyId, BucketId, CommitId, Layout, NamespaceId, ProjectId, TimestampMicros, UserId};
 
@@ -68,6 +68,14 @@ pub struct AccessGrant {
     #[n(8)]
     #[cbor(default)]
     pub project_name: String,
+    /// What the user may do in the project, if it is governed.
+    #[n(9)]
+    #[cbor(default)]
+    pub roles: Roles,
+    /// Whether the project has members, so that roles decide; else every access key that acts in it is a full member.
+    #[n(10)]
+    #[cbor(default)]
+    pub is_governed: bool,
 }
 
 /// Creates a user with a project, a namespace and an access key unless they are there already. Idempotent: a secret,

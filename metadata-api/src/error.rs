@@ -1,6 +1,6 @@
 //! Why metadata refused. Split by who must act; the gateway maps each to an S3 code in one exhaustive match.
 
-use crate::{ApprovalRefusal, PrincipalConflict, RetentionRefusal, TokenConflict};
+use crate::{ApprovalRefusal, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict};
 use minicbor::{Decode, Encode};
 
 /// Which precondition did not hold.
@@ -177,6 +177,14 @@ pub enum MetadataError {
         #[n(0)]
         reason: PrincipalConflict,
     },
+    /// A change of a project, its members or their keys is refused.
+    #[error("{reason}")]
+    #[n(30)]
+    Project {
+        /// Why.
+        #[n(0)]
+        reason: ProjectRefusal,
+    },
     /// A proposal, or an answer to one, is refused.
     #[error("{reason}")]
     #[n(36)]
@@ -230,6 +238,12 @@ impl From<TokenConflict> for MetadataError {
 impl From<RetentionRefusal> for MetadataError {
     fn from(reason: RetentionRefusal) -> Self {
         Self::Retention { reason }
+    }
+}
+
+impl From<ProjectRefusal> for MetadataError {
+    fn from(reason: ProjectRefusal) -> Self {
+        Self::Project { reason }
     }
 }
 

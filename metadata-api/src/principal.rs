@@ -3,7 +3,7 @@
 //! Every change is one commit with a ledger record. A disabled or deleted key stops working everywhere within
 //! [`crate::AccessGrant::lease_ms`], running transfers included.
 
-use crate::{Secret, User};
+use crate::{Person, Secret, User};
 use minicbor::{Decode, Encode};
 use valv_types::{AccessKeyId, CommitId, ProjectId, TimestampMicros};
 
@@ -104,6 +104,9 @@ pub struct CreateAccessKey {
     /// Resolves the outcome if the answer is lost.
     #[n(5)]
     pub commit: CommitId,
+    /// Who asks; `None`: an operator. In a governed project this decides.
+    #[n(6)]
+    pub by: Option<Person>,
 }
 
 /// Enables or disables an access key. Harmless if it is so already.

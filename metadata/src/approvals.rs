@@ -114,7 +114,7 @@ impl Core {
     ) -> Result<Plan<Proposal>, MetadataError> {
         let rules = request.act.rules();
         let mut attempt = Attempt::default();
-        let proposer = self.right(&request.by, rules.proposer)?;
+        let proposer = self.right(&request.by, rules.proposer, project).await?;
         self.check_act(&request.act).await?;
         let proposal = Proposal {
             id,
@@ -172,7 +172,7 @@ impl Core {
         let user = if !request.approve && known == proposal.proposer {
             known
         } else {
-            self.right(&request.by, rules.approver)?
+            self.right(&request.by, rules.approver, project).await?
         };
         let now = self.clock.now();
         match (&proposal.state, request.approve) {
@@ -449,11 +449,15 @@ impl Core {
     }
 
     /// Refuses who may not. Returns who it is.
-    fn right(&self, by: &Person, who: Who) -> Result<UserId, MetadataError> {
+    async fn right(&self, by: &Person, who: Who, project: ProjectId) -> Result<UserId, MetadataError> {
         let user = by.actor.user.ok_or(ApprovalRefusal::NobodyKnown)?;
         let is_allowed = match who {
-            // In projects without members operators look after everything.
-            Who::Operators | Who::Members(_) => by.is_operator,
+            Who::Operators => by.is_operator,
+            Who::Members(roles) => match self.require_role(by, project, roles).await {
+                Ok(()) => true,
+                Err(MetadataError::Project { .. }) => false,
+                Err(error) => return Err(error),
+            },
         };
         if is_allowed { Ok(user) } else { Err(ApprovalRefusal::NotAllowed.into()) }
     }

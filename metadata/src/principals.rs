@@ -1,7 +1,9 @@
 //! Users, access keys, projects and namespaces.
 
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle};
+use crate::members::MemberRecord;
 use crate::records::{self, AccessKeyRecord, EventKind, NamespaceRecord, ProjectRecord, UserNames, UserRecord};
+
 use crate::rows::{NameHash, UserIndexKind, last_id};
 use crate::seal::Place;
 use crate::service::{Core, corrupt};
@@ -69,7 +71,9 @@ impl Core {
         if key.disabled {
             return Err(MetadataError::NoSuchAccessKey);
         }
-        let [user, project] = self.get_rows(&[self.rows.user(key.user), self.rows.project(key.project)]).await?;
+        let member = self.rows.member(key.project, key.user);
+        let [user, project, member] =
+            self.get_rows(&[self.rows.user(key.user), self.rows.project(key.project), member]).await?;
         let Some(user) = user else {
             // A user is deleted together with all keys.
             return match self.get(&self.rows.access_key(&request.id)).await? {
@@ -80,6 +84,14 @@ impl Core {
         let project = project.ok_or_else(|| corrupt("project of an access key"))?;
         let names = self.user_names(key.user, &records::decode("user", &user.value)?)?;
         let project: ProjectRecord = records::decode("project", &project.value)?;
+        let roles = match member {
+            Some(member) => records::decode::<MemberRecord>("member", &member.value)?.roles,
+            None => Roles::NONE,
+        };
+        // Whoever is no member any more is refused as if the key were not there.
+        if project.governed.is_some() && roles.is_empty() {
+            return Err(MetadataError::NoSuchAccessKey);
+        }
         let project_name = self.seals.open_principal(key.project.as_bytes(), &project.sealed_name)?;
         let secret = self.seals.open_access_secret(&request.id, key.user, key.project, &key.sealed_secret)?;
         Ok(AccessGrant {
@@ -92,6 +104,8 @@ impl Core {
             lease_ms: ACCESS_LEASE_MS,
             user_name: names.name,
             project_name: String::from_utf8(project_name).map_err(|_| corrupt("project name"))?,
+            roles,
+            is_governed: project.governed.is_some(),
         })
     }
 
@@ -237,7 +251,17 @@ impl Core {
         // The key is durable before anything can be sealed under it; without the commit it opens nothing.
         self.new_project_key(project.id).await?;
         let sealed_name = self.seals.seal_principal(project.id.as_bytes(), name.as_bytes())?;
-        let record = ProjectRecord { namespace, pool: FIRST_POOL, created: now, sealed_name };
+        let record = ProjectRecord {
+            namespace,
+            pool: FIRST_POOL,
+            created: now,
+            sealed_name,
+            governed: None,
+            details_key_version: 0,
+            sealed_details: None,
+            retention: None,
+            paid_until: None,
+        };
         attempt.put(self.rows.project(project.id), records::encode(&record));
         attempt.put(project.row, records::encode(&project.id));
         Ok(PlannedProject { id: project.id, namespace, is_new: true })
@@ -298,6 +322,9 @@ impl Core {
                 if self.secret_is(&request.access_key, &record, request.secret.expose())? {
                     return Ok(EnsuredKey::Same);
                 }
+                if self.project_record(project).await?.governed.is_some() {
+                    return Err(ProjectRefusal::SecretFixed.into());
+                }
                 // A key that an operator has disabled stays so, whatever its secret.
                 (record, EnsuredKey::Replaced)
             }
@@ -306,6 +333,7 @@ impl Core {
                     self.plan_room_for_key(attempt, found).await?;
                 }
                 let user = user.id();
+                self.plan_key_of_member(attempt, project, user, None).await?;
                 let record =
                     AccessKeyRecord { user, project, created: now, disabled: false, sealed_secret: Vec::new() };
                 (record, EnsuredKey::Made)
@@ -339,7 +367,7 @@ impl Core {
         }
     }
 
-    async fn plan_namespace(
+    pub(crate) async fn plan_namespace(
         &self,
         attempt: &mut Attempt,
         name: &str,

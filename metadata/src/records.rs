@@ -71,7 +71,7 @@ pub(crate) struct LeaseRecord {
 }
 
 /// A project. The name is sealed under the system key "principals".
-#[derive(Debug, Clone, Encode, Decode)]
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub(crate) struct ProjectRecord {
     #[n(0)]
     pub(crate) namespace: NamespaceId,
@@ -82,6 +82,33 @@ pub(crate) struct ProjectRecord {
     #[n(3)]
     #[cbor(with = "minicbor::bytes")]
     pub(crate) sealed_name: Vec<u8>,
+    /// Since when it has members.
+    #[n(4)]
+    pub(crate) governed: Option<TimestampMicros>,
+    /// Version of the project key that seals what is said of it.
+    #[n(5)]
+    #[cbor(default)]
+    pub(crate) details_key_version: u32,
+    /// What is said of it, sealed.
+    #[n(6)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed_details: Option<Vec<u8>>,
+    #[n(7)]
+    pub(crate) retention: Option<RetentionRecord>,
+    /// From when on it is read-only.
+    #[n(8)]
+    pub(crate) paid_until: Option<TimestampMicros>,
+}
+
+/// How long a project keeps what it holds, in years of 365 days. Lies open, so that every write can judge by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
+pub(crate) struct RetentionRecord {
+    /// No shorter retention can be given to a version.
+    #[n(0)]
+    pub(crate) minimum_years: u32,
+    /// What a version gets for which none is named; never below the minimum.
+    #[n(1)]
+    pub(crate) default_years: u32,
 }
 
 /// A namespace. The name is sealed under the system key "principals".
@@ -585,6 +612,20 @@ pub(crate) enum EventKind {
     /// ... by a lifecycle rule.
     #[n(34)]
     UploadExpired = 34,
+    /// A governed project was made.
+    #[n(50)]
+    ProjectCreated = 50,
+    /// A project got its first controller.
+    #[n(51)]
+    ProjectGoverned = 51,
+    /// What is said of a project changed, or its limits.
+    #[n(52)]
+    ProjectChanged = 52,
+    /// A user became a member, or got other roles.
+    #[n(53)]
+    MemberSet = 53,
+    #[n(54)]
+    MemberRemoved = 54,
     /// An act that needs a second person was proposed.
     #[n(85)]
     ActProposed = 85,

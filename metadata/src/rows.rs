@@ -35,6 +35,8 @@ pub(crate) enum Tag {
     User = 0x14,
     UserIndex = 0x15,
     AccessKey = 0x16,
+    Member = 0x17,
+    Membership = 0x18,
     Token = 0x1B,
     BucketName = 0x20,
     Bucket = 0x21,
@@ -168,6 +170,16 @@ impl Rows {
 
     pub(crate) fn token(&self, id: TokenId) -> Key {
         self.key(Tag::Token, &[id.as_bytes()])
+    }
+
+    /// A member of a project.
+    pub(crate) fn member(&self, project: ProjectId, user: UserId) -> Key {
+        self.key(Tag::Member, &[project.as_bytes(), user.as_bytes()])
+    }
+
+    /// The same the other way round: in which projects a user is a member.
+    pub(crate) fn membership(&self, user: UserId, project: ProjectId) -> Key {
+        self.key(Tag::Membership, &[user.as_bytes(), project.as_bytes()])
     }
 
     pub(crate) fn bucket_name(&self, namespace: NamespaceId, name: &NameHash) -> Key {

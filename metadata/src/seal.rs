@@ -32,6 +32,8 @@ pub(crate) enum Place {
     Retention(ProjectId),
     Hold(ProjectId, HoldId),
     Disposal(ProjectId, DisposalId),
+    /// What is said of a project.
+    Project(ProjectId),
 }
 
 impl Place {
@@ -47,7 +49,8 @@ impl Place {
             | Self::Proposal(project, ..)
             | Self::Retention(project)
             | Self::Hold(project, ..)
-            | Self::Disposal(project, ..) => project,
+            | Self::Disposal(project, ..)
+            | Self::Project(project) => project,
         }
     }
 
@@ -85,6 +88,7 @@ impl Place {
             Self::Retention(_) => {}
             Self::Hold(_, hold) => out.extend_from_slice(hold.as_bytes()),
             Self::Disposal(_, disposal) => out.extend_from_slice(disposal.as_bytes()),
+            Self::Project(_) => {}
         }
         out
     }
@@ -102,6 +106,7 @@ impl Place {
             Self::Retention(..) => "retention",
             Self::Hold(..) => "hold",
             Self::Disposal(..) => "disposal",
+            Self::Project(_) => "project",
         }
     }
 }

@@ -289,6 +289,15 @@ dispatch! {
     delete_access_key(DeleteAccessKey) -> Empty => remove_access_key;
     update_user(UpdateUser) -> User => change_user;
     delete_user(DeleteUser) -> Empty => remove_user;
+    create_project(CreateProject) -> Project => make_project;
+    get_project(GetProject) -> Project => find_project;
+    list_projects(ListProjects) -> Vec<Project> => page_of_projects;
+    update_project(UpdateProject) -> Project => change_project;
+    govern_project(GovernProject) -> Project => make_governed;
+    set_member(SetMember) -> Member => add_member;
+    remove_member(RemoveMember) -> Empty => end_membership;
+    list_members(ListMembers) -> Vec<Member> => all_members;
+    projects_of(ProjectsOf) -> Vec<Membership> => memberships;
     propose_act(ProposeAct) -> Proposal => make_proposal;
     answer_proposal(AnswerProposal) -> Proposal => settle_proposal;
     get_proposal(GetProposal) -> Proposal => find_proposal;

@@ -120,7 +120,7 @@ impl Core {
     }
 
     /// All keys of a user, in the order of their ids.
-    fn keys_of_user(
+    pub(crate) fn keys_of_user(
         &self,
         snapshot: &dyn Snapshot,
         user: UserId,
@@ -216,6 +216,7 @@ impl Core {
             return Err(PrincipalConflict::AccessKeyTaken.into());
         }
         attempt.expect_absent(row.clone());
+        self.plan_key_of_member(&mut attempt, project, user.id, request.by.as_ref()).await?;
         self.plan_room_for_key(&mut attempt, &user).await?;
         attempt.put(self.rows.user(user.id), user.row.value.clone());
         let sealed_secret = self.seals.seal_access_secret(&request.id, user.id, project, request.secret.expose())?;
@@ -351,6 +352,7 @@ impl Core {
             attempt.expect(self.rows.token(token.id), Some(&token.row));
             attempt.remove(self.rows.token(token.id));
         }
+        self.plan_end_of_memberships(&mut attempt, request.commit, &user).await?;
         self.record_user_event(&mut attempt, request.commit, EventKind::UserDeleted, &user)?;
         Ok(Plan::Commit(attempt, ()))
     }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use valv_metadata_api::{
     AccessGrant, BucketDocument, BucketDocumentKind, Client, Metadata, MetadataError, Request, Response, Retention,
-    RetentionMode, Secret, Transport, User, VersionSelector, Versioning,
+    RetentionMode, Roles, Secret, Transport, User, VersionSelector, Versioning,
 };
 use valv_policy::ConditionKeys as _;
 use valv_types::{AccessKeyId, BucketId, Layout, NamespaceId, PoolId, ProjectId, UserId};
@@ -27,6 +27,8 @@ pub(super) fn grant(project: ProjectId, lease_ms: u32) -> AccessGrant {
         lease_ms,
         user_name: "a".to_owned(),
         project_name: "p".to_owned(),
+        roles: Roles::NONE,
+        is_governed: false,
     }
 }
 

@@ -4,7 +4,7 @@ use super::*;
 use crate::host::HostConfig;
 use http::Request;
 use proptest::prelude::*;
-use valv_metadata_api::Secret;
+use valv_metadata_api::{Roles, Secret};
 use valv_types::{NamespaceId, ProjectId, UserId};
 
 const ACCESS_KEY: &str = "AKIAIOSFODNN7EXAMPLE";
@@ -20,6 +20,8 @@ fn grant() -> AccessGrant {
     AccessGrant {
         user_name: "u".to_owned(),
         project_name: "p".to_owned(),
+        roles: Roles::NONE,
+        is_governed: false,
         secret: Secret::new(SECRET_KEY.as_bytes().to_vec()),
         user: UserId::from_bytes([1; 16]),
         canonical_id: "c".repeat(64),

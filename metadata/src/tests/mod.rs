@@ -11,6 +11,7 @@ mod lock;
 mod model;
 mod objects;
 mod principals;
+mod projects;
 mod proofs;
 mod uploads;
 mod users;

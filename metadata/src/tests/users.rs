@@ -25,6 +25,7 @@ fn new_key(user: &str, key: &str) -> CreateAccessKey {
         id: id(key),
         secret: Secret::new(format!("secret of {key}").into_bytes()),
         commit: CommitId::random(),
+        by: None,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use tonic::{Request, Status};
-use valv_metadata_api::{Actor, TokenGrant};
+use valv_metadata_api::{Actor, Person, TokenGrant};
 use valv_types::{CommitId, ProjectId, TokenId, UserId};
 
 /// Who calls, as the connection and the call's metadata prove it. Found out once a call, before any service sees it
@@ -62,6 +62,11 @@ impl Caller {
             remote: self.remote.clone(),
             caller: Some(self.by.clone()),
         }
+    }
+
+    /// The caller with the right that the credential gives, for what metadata decides itself.
+    pub(crate) fn person(&self, project: ProjectId) -> Person {
+        Person { actor: self.actor(project), is_operator: self.is_operator }
     }
 
     /// Lets operators through.

@@ -1,7 +1,7 @@
 //! What a refusal of metadata is for a caller of the admin service: one mapping, for all groups of acts.
 
 use tonic::{Code, Status};
-use valv_metadata_api::{MetadataError, TokenConflict};
+use valv_metadata_api::{MetadataError, ProjectRefusal, TokenConflict};
 
 /// The status that tells `error`.
 pub(crate) fn refused(error: MetadataError) -> Status {
@@ -20,6 +20,23 @@ fn code(error: &MetadataError) -> Code {
         | MetadataError::NoSuchDocument
         | MetadataError::NoSuchNamespace => Code::NotFound,
         MetadataError::Principal { .. } => Code::FailedPrecondition,
+        MetadataError::Project { reason } => match reason {
+            ProjectRefusal::NoSuchProject | ProjectRefusal::NoSuchMember => Code::NotFound,
+            ProjectRefusal::RoleMissing
+            | ProjectRefusal::OperatorsOnly
+            | ProjectRefusal::KeyOfMember
+            | ProjectRefusal::KeyOfStranger => Code::PermissionDenied,
+            ProjectRefusal::NoRole | ProjectRefusal::TextMalformed => Code::InvalidArgument,
+            ProjectRefusal::NameTaken | ProjectRefusal::NamespaceTaken => Code::AlreadyExists,
+            ProjectRefusal::AlreadyGoverned
+            | ProjectRefusal::Ungoverned
+            | ProjectRefusal::LastController
+            | ProjectRefusal::TooManyMembers
+            | ProjectRefusal::SecretFixed
+            | ProjectRefusal::RetentionShortened
+            | ProjectRefusal::NoSuchPool
+            | ProjectRefusal::UserIsLastController => Code::FailedPrecondition,
+        },
         MetadataError::Token { reason } => match reason {
             TokenConflict::NotValid => Code::Unauthenticated,
             TokenConflict::NoSuchToken => Code::NotFound,

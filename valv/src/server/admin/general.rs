@@ -152,8 +152,9 @@ impl Admin for General {
         &self,
         request: Request<wire::CreateAccessKeyRequest>,
     ) -> Result<Response<wire::AccessKey>, Status> {
-        Caller::of(&request)?.require_operator()?;
-        Ok(Response::new(users::create_key(self.metadata()?, request.into_inner()).await?))
+        let caller = Caller::of(&request)?;
+        caller.require_operator()?;
+        Ok(Response::new(users::create_key(self.metadata()?, &caller, request.into_inner()).await?))
     }
 
     async fn update_access_key(

@@ -1,6 +1,7 @@
 //! Users and access keys of a running server: those that the environment and the configuration name, made at the start,
 //! and those that operators manage through the admin service.
 
+use super::Caller;
 use super::error::refused;
 use crate::config::{Config, UserSection};
 use crate::credentials;
@@ -10,7 +11,7 @@ use tonic::Status;
 use valv_metadata::MetadataService;
 use valv_metadata_api::*;
 use valv_proto::admin::v1 as wire;
-use valv_types::{AccessKeyId, CommitId};
+use valv_types::{AccessKeyId, CommitId, ProjectId};
 
 /// The user, project and namespace that the first start makes.
 const FIRST_USER: &str = "admin";
@@ -196,6 +197,7 @@ pub(crate) async fn delete(
 
 pub(crate) async fn create_key(
     service: &MetadataService,
+    caller: &Caller,
     request: wire::CreateAccessKeyRequest,
 ) -> Result<wire::AccessKey, Status> {
     let request = CreateAccessKey {
@@ -205,6 +207,7 @@ pub(crate) async fn create_key(
         project_name: some(request.project),
         namespace_name: request.namespace,
         commit: CommitId::random(),
+        by: Some(caller.person(ProjectId::CLUSTER)),
     };
     service.create_access_key(request).await.map(key_message).map_err(refused)
 }
