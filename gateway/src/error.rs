@@ -430,6 +430,8 @@ impl From<MetadataError> for S3Error {
             | MetadataError::Token { .. } => plain(S3Code::InternalError),
             // Nor retention, holds and disposals of projects.
             MetadataError::Retention { .. } => plain(S3Code::InternalError),
+            // Nor custodians.
+            MetadataError::Custody { .. } => plain(S3Code::InternalError),
         };
         mapped.with_source(error)
     }

@@ -119,6 +119,10 @@ pub fn kind_name(kind: u32) -> &'static str {
         122 => "project key replaced",
         123 => "project key destroyed",
         124 => "object key destroyed",
+        130 => "custodian created",
+        131 => "custodian changed",
+        132 => "custodian removed",
+        133 => "disk custody changed",
         _ => "other",
     }
 }

@@ -203,4 +203,16 @@ metadata_api! {
     182 revoke_token: RevokeToken(RevokeToken) -> TokenEntry;
     /// Whom a token stands for, or [`TokenConflict::NotValid`].
     183 check_token: CheckToken(CheckToken) -> TokenGrant;
+    /// Adds a custodian.
+    260 create_custodian: CreateCustodian(CreateCustodian) -> Custodian;
+    /// Changes what is said of a custodian.
+    261 update_custodian: UpdateCustodian(UpdateCustodian) -> Custodian;
+    /// Removes a custodian that has no disks.
+    262 remove_custodian: RemoveCustodian(RemoveCustodian) -> Empty;
+    /// All custodians, by organisation.
+    263 list_custodians: ListCustodians(Empty) -> Vec<Custodian>;
+    /// Says who runs a disk, and until when it is guaranteed.
+    264 set_disk_custody: SetDiskCustody(SetDiskCustody) -> DiskCustody;
+    /// Every disk that a pool uses or that something was said of, in the order of their ids.
+    265 list_disk_custody: ListDiskCustody(Empty) -> Vec<DiskCustody>;
 }

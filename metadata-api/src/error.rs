@@ -1,6 +1,6 @@
 //! Why metadata refused. Split by who must act; the gateway maps each to an S3 code in one exhaustive match.
 
-use crate::{ApprovalRefusal, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict};
+use crate::{ApprovalRefusal, CustodyRefusal, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict};
 use minicbor::{Decode, Encode};
 
 /// Which precondition did not hold.
@@ -221,6 +221,14 @@ pub enum MetadataError {
     #[error("the key of this data was destroyed")]
     #[n(45)]
     KeyDestroyed,
+    /// A change of custody contradicts what is there.
+    #[error("{reason}")]
+    #[n(60)]
+    Custody {
+        /// What stands against it.
+        #[n(0)]
+        reason: CustodyRefusal,
+    },
 }
 
 impl From<ApprovalRefusal> for MetadataError {
@@ -244,6 +252,12 @@ impl From<RetentionRefusal> for MetadataError {
 impl From<ProjectRefusal> for MetadataError {
     fn from(reason: ProjectRefusal) -> Self {
         Self::Project { reason }
+    }
+}
+
+impl From<CustodyRefusal> for MetadataError {
+    fn from(reason: CustodyRefusal) -> Self {
+        Self::Custody { reason }
     }
 }
 

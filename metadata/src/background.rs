@@ -3,6 +3,7 @@
 //! own rows.
 
 use crate::attempt::{self, Attempt};
+use crate::custody::Watch;
 use crate::lifecycle::Walk;
 use crate::records::{self, LeaseRecord};
 use crate::service::{Core, MetadataService};
@@ -41,6 +42,7 @@ struct Background {
     fenced: Option<Instant>,
     sequenced: Option<Instant>,
     lifecycle: Walk,
+    horizon: Watch,
 }
 
 impl Background {
@@ -52,6 +54,7 @@ impl Background {
             fenced: None,
             sequenced: None,
             lifecycle: Walk::default(),
+            horizon: Watch::default(),
         }
     }
 
@@ -86,6 +89,7 @@ impl Background {
         if !self.hold().await? {
             // Where the holder of the lease stands is not known here: a later turn begins at the beginning.
             self.lifecycle = Walk::default();
+            self.horizon.rest(&self.core);
             return Ok(None);
         }
         if self.fenced.is_none_or(|at| at.elapsed() >= FENCE_EVERY) {
@@ -100,6 +104,7 @@ impl Background {
             self.core.count_all_usage().await?;
             self.sequenced = Some(Instant::now());
         }
+        self.horizon.step(&self.core).await?;
         Ok(wanted)
     }
 

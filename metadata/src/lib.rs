@@ -14,6 +14,7 @@ mod clock;
 mod conditions;
 mod copies;
 mod credentials;
+mod custody;
 mod export;
 pub mod grpc;
 mod incarnations;
@@ -49,6 +50,7 @@ mod users;
 mod versions;
 
 pub use bootstrap::{BootstrapConfig, BootstrapError};
+pub use custody::{FoundHorizon, HorizonProgress};
 pub use export::ExportError;
 pub use keystore::{
     KeyStore, KeyStoreError, KeyVersion, ROOT_KEY_FILE, RootHome, RootKeyFile, SEALED_ROOT_KEY_FILE, SealMethod,

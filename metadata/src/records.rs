@@ -685,6 +685,15 @@ pub(crate) enum EventKind {
     /// The key of one object version was destroyed (PREMIS: deletion).
     #[n(124)]
     VersionShredded = 124,
+    #[n(130)]
+    CustodianCreated = 130,
+    #[n(131)]
+    CustodianChanged = 131,
+    #[n(132)]
+    CustodianRemoved = 132,
+    /// A disk was given to a custodian, or its guarantee changed.
+    #[n(133)]
+    DiskCustodyChanged = 133,
 }
 
 /// One custody event.

@@ -10,8 +10,8 @@ use crate::store::Key;
 use bytes::Bytes;
 use valv_metadata_api::{BucketDocumentKind, ObjectKey};
 use valv_types::{
-    AccessKeyId, BlobId, BucketId, CellId, CommitId, DisposalId, HoldId, IncarnationId, NamespaceId, PoolId, ProjectId,
-    ProposalId, TimestampMicros, TokenId, UploadId, UserId, VersionId,
+    AccessKeyId, BlobId, BucketId, CellId, CommitId, CustodianId, DiskId, DisposalId, HoldId, IncarnationId,
+    NamespaceId, PoolId, ProjectId, ProposalId, TimestampMicros, TokenId, UploadId, UserId, VersionId,
 };
 
 /// A keyed hash of a name, which stands in keys instead of it.
@@ -68,6 +68,9 @@ pub(crate) enum Tag {
     ProjectGuard = 0x93,
     Hold = 0x94,
     Disposal = 0x95,
+    Custodian = 0x98,
+    DiskCustody = 0x99,
+    CustodyState = 0x9A,
     IncarnationCounter = 0x80,
     Incarnation = 0x81,
     Fence = 0x82,
@@ -370,6 +373,19 @@ impl Rows {
     /// The trash from a row on.
     pub(crate) fn trash_from(&self, due: TimestampMicros, id: VersionId) -> KeyRange {
         KeyRange { start: self.trash(due, id).to_vec(), end: self.range(Tag::Trash, &[]).end }
+    }
+
+    pub(crate) fn custodian(&self, custodian: CustodianId) -> Key {
+        self.key(Tag::Custodian, &[custodian.as_bytes()])
+    }
+
+    pub(crate) fn disk_custody(&self, disk: DiskId) -> Key {
+        self.key(Tag::DiskCustody, &[disk.as_bytes()])
+    }
+
+    /// The row that every change of custody writes.
+    pub(crate) fn custody_state(&self) -> Key {
+        self.key(Tag::CustodyState, &[])
     }
 
     pub(crate) fn incarnation_counter(&self) -> Key {

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use valv_codec::{KeyError, RecordKey};
 use valv_metadata_api::{BucketDocumentKind, MetadataError};
 use valv_types::{
-    AccessKeyId, BucketId, CommitId, DisposalId, HoldId, ProjectId, ProposalId, UploadId, UserId, VersionId,
+    AccessKeyId, BucketId, CommitId, CustodianId, DisposalId, HoldId, ProjectId, ProposalId, UploadId, UserId,
+    VersionId,
 };
 
 /// Record keys kept in memory. Each is 32 bytes, and a cell has at most some thousands of projects; a full cache is
@@ -34,6 +35,8 @@ pub(crate) enum Place {
     Disposal(ProjectId, DisposalId),
     /// What is said of a project.
     Project(ProjectId),
+    /// Of the cluster: sealed under the key of [`ProjectId::CLUSTER`].
+    Custodian(CustodianId),
 }
 
 impl Place {
@@ -51,6 +54,7 @@ impl Place {
             | Self::Hold(project, ..)
             | Self::Disposal(project, ..)
             | Self::Project(project) => project,
+            Self::Custodian(_) => ProjectId::CLUSTER,
         }
     }
 
@@ -89,6 +93,7 @@ impl Place {
             Self::Hold(_, hold) => out.extend_from_slice(hold.as_bytes()),
             Self::Disposal(_, disposal) => out.extend_from_slice(disposal.as_bytes()),
             Self::Project(_) => {}
+            Self::Custodian(custodian) => out.extend_from_slice(custodian.as_bytes()),
         }
         out
     }
@@ -107,6 +112,7 @@ impl Place {
             Self::Hold(..) => "hold",
             Self::Disposal(..) => "disposal",
             Self::Project(_) => "project",
+            Self::Custodian(..) => "custodian",
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use crate::attempt::store_error;
 use crate::clock::ClusterClock;
+use crate::custody::HorizonMetrics;
 use crate::keystore::{KeyStore, KeyStoreError, ShreddedProject};
 use crate::lifecycle::LifecycleMetrics;
 use crate::records::{self, BucketRecord, ClusterRecord};
@@ -37,6 +38,8 @@ pub struct MetadataConfig {
     pub lifecycle_every_ms: u64,
     /// How long an approved act that can't be undone waits, in seconds.
     pub cooling_off_secs: u64,
+    /// How far ahead the horizon's gauges look, in seconds.
+    pub horizon_warn_secs: u64,
 }
 
 impl Default for MetadataConfig {
@@ -50,6 +53,7 @@ impl Default for MetadataConfig {
             lifecycle_day: DayLength::CALENDAR,
             lifecycle_every_ms: 60 * 60 * 1000,
             cooling_off_secs: 7 * 24 * 60 * 60,
+            horizon_warn_secs: 365 * 24 * 60 * 60,
         }
     }
 }
@@ -79,6 +83,7 @@ pub(crate) struct Core {
     /// The key of the hashes that stand in rows' keys for names. Set once the cluster exists.
     pub(crate) name_key: OnceLock<Zeroizing<[u8; 32]>>,
     pub(crate) lifecycle: LifecycleMetrics,
+    pub(crate) horizon: HorizonMetrics,
     queues: Vec<tokio::sync::Mutex<()>>,
 }
 
@@ -105,6 +110,7 @@ impl MetadataService {
             clock,
             name_key: OnceLock::new(),
             lifecycle: LifecycleMetrics::default(),
+            horizon: HorizonMetrics::default(),
             queues: (0..QUEUES).map(|_| tokio::sync::Mutex::new(())).collect(),
         };
         if let Some(row) = core.get(&core.rows.cluster()).await? {
@@ -306,4 +312,10 @@ dispatch! {
     list_tokens(ListTokens) -> Vec<TokenEntry> => all_tokens;
     revoke_token(RevokeToken) -> TokenEntry => end_token;
     check_token(CheckToken) -> TokenGrant => judge_token;
+    create_custodian(CreateCustodian) -> Custodian => make_custodian;
+    update_custodian(UpdateCustodian) -> Custodian => change_custodian;
+    remove_custodian(RemoveCustodian) -> Empty => drop_custodian;
+    list_custodians(Empty) -> Vec<Custodian> => all_custodians;
+    set_disk_custody(SetDiskCustody) -> DiskCustody => change_disk_custody;
+    list_disk_custody(Empty) -> Vec<DiskCustody> => all_disk_custody;
 }

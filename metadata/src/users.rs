@@ -96,7 +96,7 @@ impl Core {
         })
     }
 
-    fn project_name(
+    pub(crate) fn project_name(
         &self,
         snapshot: &dyn Snapshot,
         project: ProjectId,

@@ -94,6 +94,7 @@ pub(crate) struct Config {
     pub(crate) metadata: MetadataSection,
     pub(crate) storage: StorageSection,
     pub(crate) keys: KeysSection,
+    pub(crate) custody: CustodySection,
     pub(crate) users: Vec<UserSection>,
     /// From the command line only: an operator's explicit word, for one start.
     pub(crate) accept_metadata_loss: bool,
@@ -178,6 +179,13 @@ pub(crate) struct MetadataSection {
     pub(crate) k: u8,
     pub(crate) m: u8,
     pub(crate) repair_bytes_per_s: u64,
+}
+
+/// `[custody]`.
+#[derive(Debug, Clone)]
+pub(crate) struct CustodySection {
+    /// How far ahead the horizon's gauges look.
+    pub(crate) warn_before: Duration,
 }
 
 /// `[storage]`.
@@ -278,6 +286,7 @@ struct FileConfig {
     storage: FileStorage,
     #[serde(default)]
     keys: FileKeys,
+    custody: FileCustody,
     #[serde(default)]
     users: Vec<FileUser>,
 }
@@ -362,6 +371,12 @@ struct FileMetadata {
 
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
+struct FileCustody {
+    warn_before: Option<Spanned<String>>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct FileStorage {
     listen: Option<Spanned<String>>,
     disks: Option<Spanned<Vec<PathBuf>>>,
@@ -407,6 +422,9 @@ const LIFECYCLE_EVERY: Duration = Duration::from_secs(3600);
 /// Passes are no closer together: each looks at every row that a rule may concern.
 const LIFECYCLE_EVERY_MIN: Duration = Duration::from_secs(1);
 
+/// How far ahead the horizon's gauges look: prolonging a contract for hardware, or buying it, takes a public institution a year.
+const WARN_BEFORE: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// Reads and checks `file`, or takes the defaults.
 pub(crate) fn load(file: Option<&Path>, overrides: Overrides) -> Result<Config, ConfigError> {
     let (name, text) = match file {
@@ -445,6 +463,7 @@ impl Source<'_> {
         let metadata = self.metadata(file.metadata, overrides.lifecycle_day)?;
         let storage = self.storage(file.storage, &data)?;
         let keys = self.keys(file.keys)?;
+        let warn_before = self.duration_or(&file.custody.warn_before, "custody.warn_before", WARN_BEFORE)?;
 
         if has(Role::Gateway) && !has(Role::Metadata) && gateway.metadata.is_none() {
             return Err(self.value(0..0, "gateway.metadata", "needed: this process has no metadata role"));
@@ -477,6 +496,7 @@ impl Source<'_> {
             metadata,
             storage,
             keys,
+            custody: CustodySection { warn_before },
             users: self.users(file.users)?,
             accept_metadata_loss: overrides.accept_metadata_loss,
         })
@@ -841,6 +861,7 @@ mod tests {
             ("memory_budget = '1MiB'", "valv.toml:1: memory_budget: at least 128MiB"),
             ("[metadata]\ntrash = 'soon'", "valv.toml:2: metadata.trash: \"soon\" is not a time"),
             ("[metadata]\nlisten = '10.0.0.1:9101'", "valv.toml:2: metadata.listen: 10.0.0.1:9101 is not a loopback"),
+            ("[custody]\nwarn_before = 'early'", "valv.toml:2: custody.warn_before: \"early\" is not a time"),
             ("[storage]\ndisks = []", "valv.toml:2: storage.disks: name at least one folder"),
             (
                 "[storage]\n\ndisks = ['/a/x', '/b/x']",

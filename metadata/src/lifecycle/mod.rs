@@ -122,6 +122,7 @@ impl MetadataService {
         if let Some(passes) = &metrics.passes {
             registry.register(Box::new(passes.clone()))?;
         }
+        self.0.horizon.register(registry)?;
         Ok(())
     }
 

@@ -92,6 +92,7 @@ pub(crate) async fn start(
         trash_secs: section.trash.as_secs(),
         key_lease_ms: u32::try_from(config.keys.lease.as_millis())?,
         lifecycle_day: section.lifecycle_day,
+        horizon_warn_secs: config.custody.warn_before.as_secs(),
         lifecycle_every_ms: u64::try_from(section.lifecycle_every.as_millis())?,
         cooling_off_secs: section.cooling_off.as_secs(),
         ..MetadataConfig::default()

@@ -1,7 +1,7 @@
 //! What a refusal of metadata is for a caller of the admin service: one mapping, for all groups of acts.
 
 use tonic::{Code, Status};
-use valv_metadata_api::{MetadataError, ProjectRefusal, TokenConflict};
+use valv_metadata_api::{CustodyRefusal, MetadataError, PrincipalConflict, ProjectRefusal, TokenConflict};
 
 /// The status that tells `error`.
 pub(crate) fn refused(error: MetadataError) -> Status {
@@ -19,6 +19,7 @@ fn code(error: &MetadataError) -> Code {
         | MetadataError::NoSuchUpload
         | MetadataError::NoSuchDocument
         | MetadataError::NoSuchNamespace => Code::NotFound,
+        MetadataError::Principal { reason: PrincipalConflict::NoSuchProject } => Code::NotFound,
         MetadataError::Principal { .. } => Code::FailedPrecondition,
         MetadataError::Project { reason } => match reason {
             ProjectRefusal::NoSuchProject | ProjectRefusal::NoSuchMember => Code::NotFound,
@@ -36,6 +37,12 @@ fn code(error: &MetadataError) -> Code {
             | ProjectRefusal::RetentionShortened
             | ProjectRefusal::NoSuchPool
             | ProjectRefusal::UserIsLastController => Code::FailedPrecondition,
+        },
+        MetadataError::Custody { reason } => match reason {
+            CustodyRefusal::NoSuchCustodian => Code::NotFound,
+            CustodyRefusal::OrganisationTaken => Code::AlreadyExists,
+            CustodyRefusal::TextMalformed | CustodyRefusal::NothingToChange => Code::InvalidArgument,
+            CustodyRefusal::HasDisks | CustodyRefusal::TooMany => Code::FailedPrecondition,
         },
         MetadataError::Token { reason } => match reason {
             TokenConflict::NotValid => Code::Unauthenticated,

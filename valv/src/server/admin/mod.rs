@@ -6,6 +6,7 @@
 mod authenticate;
 mod caller;
 mod credentials;
+mod custody;
 pub(crate) mod error;
 mod general;
 mod keys;
@@ -35,6 +36,7 @@ use users::Configured;
 use valv_metadata::MetadataService;
 use valv_proto::admin::v1::admin_server::AdminServer;
 use valv_proto::admin::v1::credentials_server::CredentialsServer;
+use valv_proto::admin::v1::custody_server::CustodyServer;
 use valv_proto::admin::v1::keys_server::KeysServer;
 use valv_proto::admin::v1::ledger_server::LedgerServer;
 use valv_proto::admin::v1::reports_server::ReportsServer;
@@ -84,6 +86,7 @@ fn routes(state: &Arc<AdminState>) -> Routes {
         .add_service(ReportsServer::new(reports::Reporting(state.clone())))
         .add_service(CredentialsServer::new(credentials::CredentialsService(state.clone())))
         .add_service(KeysServer::new(keys::KeysService(state.clone())))
+        .add_service(CustodyServer::new(custody::CustodyService(state.clone())))
 }
 
 /// Serves the admin services in the data folder.
