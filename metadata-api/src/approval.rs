@@ -16,9 +16,24 @@ pub const REASON_LEN_BYTES_MAX: usize = 4096;
 /// What is proposed. Each variant says who may propose and who may approve it: see [`Act::rules`].
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 pub enum Act {
+    /// Appoints a controller in a governed project whose controllers are gone: see [`AppointController`].
+    #[n(1)]
+    AppointController(#[n(0)] AppointController),
     /// Moves cluster time forward: see [`AdvanceClock`].
     #[n(2)]
     AdvanceClock(#[n(0)] AdvanceClock),
+}
+
+/// Appoints a controller: the way back when a project's controllers have left without naming another. Two operators decide,
+/// the members are told by their ledger, and a controller who is still there can reject it while it cools off.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct AppointController {
+    /// The governed project.
+    #[n(0)]
+    pub project: ProjectId,
+    /// The user who becomes controller.
+    #[n(1)]
+    pub user: UserId,
 }
 
 /// Moves cluster time forward. It stands still while no server runs, so after a long rest retention lasts longer than its
@@ -56,6 +71,12 @@ impl Act {
     /// What it demands.
     pub fn rules(&self) -> ActRules {
         match self {
+            Self::AppointController(_) => ActRules {
+                name: "appoint controller",
+                proposer: Who::Operators,
+                approver: Who::Operators,
+                cools_off: true,
+            },
             Self::AdvanceClock(_) => {
                 ActRules { name: "advance clock", proposer: Who::Operators, approver: Who::Operators, cools_off: true }
             }
@@ -65,13 +86,14 @@ impl Act {
     /// Whether it holds nothing but ids and numbers, so that it may lie open in metadata.
     pub fn is_ids_only(&self) -> bool {
         match self {
-            Self::AdvanceClock(_) => true,
+            Self::AppointController(_) | Self::AdvanceClock(_) => true,
         }
     }
 
     /// The project that it is about; `None` for acts about the cluster.
     pub fn project(&self) -> Option<ProjectId> {
         match self {
+            Self::AppointController(act) => Some(act.project),
             Self::AdvanceClock(_) => None,
         }
     }

@@ -83,6 +83,7 @@ impl Core {
     /// Unavailable and Conflict are tried again in the next pass; any other refusal settles the proposal as failed.
     async fn carry_out(self: &Arc<Self>, proposal: &Proposal) -> Result<Carried, MetadataError> {
         match &proposal.act {
+            Act::AppointController(act) => self.carry_out_appointment(act, proposal).await,
             Act::AdvanceClock(act) => self.carry_out_clock_step(act, proposal).await,
         }
     }
@@ -169,7 +170,10 @@ impl Core {
         let rules = proposal.act.rules();
         let mut attempt = Attempt::default();
         let known = request.by.actor.user.ok_or(ApprovalRefusal::NobodyKnown)?;
-        let user = if !request.approve && known == proposal.proposer {
+        let is_own = known == proposal.proposer;
+        // Who answers for the data can stop whatever is proposed about it, by whomever.
+        let is_controllers = !request.approve && self.roles_of(project, known).await?.has(Role::Controller);
+        let user = if !request.approve && (is_own || is_controllers) {
             known
         } else {
             self.right(&request.by, rules.approver, project).await?
@@ -427,6 +431,7 @@ impl Core {
     /// Refuses an act that does not fit the state of things, before anybody is asked to decide on it.
     async fn check_act(&self, act: &Act) -> Result<(), MetadataError> {
         match act {
+            Act::AppointController(act) => self.check_appointment(act).await,
             Act::AdvanceClock(act) => self.check_clock_step(act),
         }
     }

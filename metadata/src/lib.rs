@@ -4,6 +4,7 @@
 //! knows the shard API only to mirror its commits, and never how shards lie on disk.
 
 mod accesses;
+mod appointments;
 mod approvals;
 mod attempt;
 mod background;

@@ -42,9 +42,9 @@ enum Change<'a> {
 }
 
 /// A member's row as it was read.
-struct FoundMember {
-    row: Versioned,
-    record: MemberRecord,
+pub(crate) struct FoundMember {
+    pub(crate) row: Versioned,
+    pub(crate) record: MemberRecord,
 }
 
 impl Core {
@@ -53,7 +53,11 @@ impl Core {
         Ok(self.found_member(project, user).await?.map_or(Roles::NONE, |member| member.record.roles))
     }
 
-    async fn found_member(&self, project: ProjectId, user: UserId) -> Result<Option<FoundMember>, MetadataError> {
+    pub(crate) async fn found_member(
+        &self,
+        project: ProjectId,
+        user: UserId,
+    ) -> Result<Option<FoundMember>, MetadataError> {
         let Some(row) = self.get(&self.rows.member(project, user)).await? else { return Ok(None) };
         let record = records::decode("member", &row.value)?;
         Ok(Some(FoundMember { row, record }))
@@ -90,7 +94,7 @@ impl Core {
     }
 
     /// The project, which must have members, with an attempt that meets every other change of them.
-    async fn governed_project(&self, id: ProjectId) -> Result<(FoundProject, Attempt), MetadataError> {
+    pub(crate) async fn governed_project(&self, id: ProjectId) -> Result<(FoundProject, Attempt), MetadataError> {
         let project = self.found_project(id).await?;
         if project.record.governed.is_none() {
             return Err(ProjectRefusal::Ungoverned.into());

@@ -60,6 +60,9 @@ enum Command {
     /// Makes, shows, changes and deletes users and their access keys.
     #[command(subcommand)]
     User(commands::user::UserCommand),
+    /// Shows and answers acts that wait for a second person.
+    #[command(subcommand)]
+    Proposal(commands::proposal::ProposalCommand),
     /// Measures an S3 endpoint.
     Bench(bench::BenchArgs),
     /// Prints a completion script for a shell.
@@ -130,6 +133,7 @@ async fn run(command: Command) -> anyhow::Result<()> {
         Command::Key(command) => commands::key::run(command),
         Command::User(command) => commands::user::run(command).await,
         Command::Admin(command) => commands::admin::run(command).await,
+        Command::Proposal(command) => commands::proposal::run(command).await,
         Command::Bench(args) => bench::run(args).await,
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "valv", &mut std::io::stdout());

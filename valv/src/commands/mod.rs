@@ -7,6 +7,7 @@ pub(crate) mod ledger;
 pub(crate) mod metadata;
 pub(crate) mod output;
 pub(crate) mod project;
+pub(crate) mod proposal;
 pub(crate) mod statement;
 pub(crate) mod status;
 pub(crate) mod user;

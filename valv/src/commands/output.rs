@@ -39,6 +39,14 @@ pub(crate) fn time(micros: u64) -> String {
     http_date::format_iso8601(TimestampMicros(micros))
 }
 
+/// Reads [`time`].
+pub(crate) fn read_time(text: &str) -> anyhow::Result<TimestampMicros> {
+    match http_date::parse_iso8601(text) {
+        Some(time) => Ok(time),
+        None => bail!("{text:?} is no time such as 2027-01-31T12:00:00Z"),
+    }
+}
+
 /// The UTC date of a time.
 pub(crate) fn day(micros: u64) -> String {
     time(micros).chars().take(10).collect()

@@ -3,6 +3,7 @@
 //! Each group of acts is a service of its own, in a file of its own: it finds out who calls ([`Caller`]), whether that
 //! caller may, and hands the rest to the metadata service, which decides again inside its commit.
 
+mod approvals;
 mod authenticate;
 mod caller;
 mod credentials;
@@ -34,7 +35,9 @@ use tonic::Status;
 use tonic::service::Routes;
 use users::Configured;
 use valv_metadata::MetadataService;
+use valv_metadata_api::{GetProject, Metadata as _, Project, ProjectRefusal, Role};
 use valv_proto::admin::v1::admin_server::AdminServer;
+use valv_proto::admin::v1::approvals_server::ApprovalsServer;
 use valv_proto::admin::v1::credentials_server::CredentialsServer;
 use valv_proto::admin::v1::custody_server::CustodyServer;
 use valv_proto::admin::v1::keys_server::KeysServer;
@@ -69,6 +72,27 @@ impl AdminState {
     }
 }
 
+impl AdminState {
+    /// The project of this name, if `caller` is a member with one of `roles`. In a project without members operators stand in
+    /// for all of them; in a governed one being an operator gives no right.
+    ///
+    /// # Errors
+    /// NOT_FOUND if there is none, also for who is neither operator nor member: names are not told to strangers.
+    /// PERMISSION_DENIED.
+    pub(crate) async fn require(&self, caller: &Caller, name: &str, roles: &[Role]) -> Result<Project, Status> {
+        let metadata = self.metadata()?;
+        let project = metadata.get_project(GetProject::Name(name.to_owned())).await.map_err(error::refused)?;
+        let by = caller.person(project.id);
+        match metadata.require_role(&by, project.id, roles).await {
+            Ok(()) => Ok(project),
+            Err(refusal) => {
+                let is_known = caller.is_operator || metadata.require_role(&by, project.id, &Role::ALL).await.is_ok();
+                Err(error::refused(if is_known { refusal } else { ProjectRefusal::NoSuchProject.into() }))
+            }
+        }
+    }
+}
+
 /// What a process without the metadata role answers.
 fn no_metadata_role() -> Status {
     Status::failed_precondition("this process has no metadata role: ask the one that has")
@@ -83,6 +107,7 @@ fn sealed() -> Status {
 fn routes(state: &Arc<AdminState>) -> Routes {
     Routes::new(AdminServer::new(general::General(state.clone())).max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX))
         .add_service(LedgerServer::new(ledger::Ledgers(state.clone())))
+        .add_service(ApprovalsServer::new(approvals::Service(state.clone())))
         .add_service(ReportsServer::new(reports::Reporting(state.clone())))
         .add_service(CredentialsServer::new(credentials::CredentialsService(state.clone())))
         .add_service(KeysServer::new(keys::KeysService(state.clone())))
