@@ -123,6 +123,8 @@ pub fn kind_name(kind: u32) -> &'static str {
         131 => "custodian changed",
         132 => "custodian removed",
         133 => "disk custody changed",
+        110 => "repair",
+        111 => "migration",
         _ => "other",
     }
 }

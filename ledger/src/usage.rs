@@ -5,6 +5,7 @@
 //! times microseconds, and only shown as byte-hours. A sum over a month needs the events of that month and the number of
 //! bytes held when it began: that is why months can be kept as rows and added to in any order.
 
+use crate::access::Accesses;
 use crate::leaf::Leaf;
 use minicbor::{Decode, Encode};
 use std::fmt;
@@ -112,9 +113,9 @@ pub struct MonthSums {
     /// Requests that read something.
     #[n(7)]
     pub read_requests: u64,
-    /// Bytes that were sent.
+    /// Bytes that readers asked for.
     #[n(8)]
-    pub egress_bytes: WideSum,
+    pub asked_bytes: WideSum,
     /// Repairs of this project's data.
     #[n(9)]
     pub repairs: u64,
@@ -127,6 +128,9 @@ pub struct MonthSums {
     /// Object versions purged.
     #[n(12)]
     pub purged_objects: u64,
+    /// Of the bytes asked for, in this month or before, those that were not sent: transfers that ended early.
+    #[n(13)]
+    pub unsent_bytes: WideSum,
 }
 
 /// A sum that may pass 64 bits, as CBOR has no integer for it: high and low half.
@@ -209,17 +213,30 @@ impl MonthSums {
         self.change_requests += other.change_requests;
         self.ingress_bytes.add(other.ingress_bytes.get());
         self.read_requests = self.read_requests.saturating_add(other.read_requests);
-        self.egress_bytes.add(other.egress_bytes.get());
+        self.asked_bytes.add(other.asked_bytes.get());
+        self.unsent_bytes.add(other.unsent_bytes.get());
         self.repairs += other.repairs;
         self.repaired_bytes.add(other.repaired_bytes.get());
         self.made_objects += other.made_objects;
         self.purged_objects += other.purged_objects;
     }
 
-    /// Adds reads that an access record tells of: their number, and the bytes that were sent.
-    pub fn add_reads(&mut self, requests: u64, egress_bytes: u64) {
-        self.read_requests = self.read_requests.saturating_add(requests);
-        self.egress_bytes.add(u128::from(egress_bytes));
+    /// Adds the accesses of a leaf of this month. An access that begins counts with all that it asks for, and its
+    /// completion takes away what was not sent: without one, all of it counts.
+    pub fn add_accesses(&mut self, accesses: &Accesses) {
+        for access in &accesses.accesses {
+            self.read_requests = self.read_requests.saturating_add(access.count);
+            self.asked_bytes.add(u128::from(access.bytes));
+        }
+        for completion in &accesses.completions {
+            self.unsent_bytes.add(u128::from(completion.of_bytes.saturating_sub(completion.sent_bytes)));
+        }
+    }
+
+    /// Bytes that were sent. Below 0 in a month in which more of earlier months' transfers ended early than was sent.
+    pub fn egress_bytes(&self) -> i128 {
+        let signed = |sum: WideSum| i128::try_from(sum.get()).unwrap_or(i128::MAX);
+        signed(self.asked_bytes) - signed(self.unsent_bytes)
     }
 }
 

@@ -215,4 +215,7 @@ metadata_api! {
     264 set_disk_custody: SetDiskCustody(SetDiskCustody) -> DiskCustody;
     /// Every disk that a pool uses or that something was said of, in the order of their ids.
     265 list_disk_custody: ListDiskCustody(Empty) -> Vec<DiskCustody>;
+
+    /// Records in the ledgers of the projects whose they are that blobs were repaired.
+    230 note_repairs: NoteRepairs(NoteRepairs) -> Empty;
 }

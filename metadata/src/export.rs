@@ -35,7 +35,7 @@ const METHOD_CUSTOMER: u8 = 2;
 const METHOD_CUSTOMER_RECORD: [u8; 2] = [0x81, METHOD_CUSTOMER];
 
 /// Whether a version was sealed with its customer's key, too.
-fn is_customers(encryption: &[u8]) -> bool {
+pub(crate) fn is_customers(encryption: &[u8]) -> bool {
     let mut fields = minicbor::Decoder::new(encryption);
     matches!(fields.array(), Ok(Some(1..))) && matches!(fields.u8(), Ok(METHOD_CUSTOMER))
 }
@@ -108,7 +108,7 @@ fn pool_json(pool: &PoolMap) -> Value {
     json!({ "layout": pool.layout, "groups": groups })
 }
 
-fn checksum_json(checksum: &Checksum) -> Value {
+pub(crate) fn checksum_json(checksum: &Checksum) -> Value {
     let algorithm = match checksum.algorithm {
         ChecksumAlgorithm::Crc32 => "CRC32",
         ChecksumAlgorithm::Crc32c => "CRC32C",

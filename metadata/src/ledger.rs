@@ -86,6 +86,18 @@ impl Core {
         self.add_record(attempt, commit, actor, Besides { detail: Some(&detail), ..Besides::default() }, event)
     }
 
+    /// The same for what Valv did by itself and an auditor will ask about: there is no actor.
+    pub(crate) fn record_work(
+        &self,
+        attempt: &mut Attempt,
+        commit: CommitId,
+        detail: &serde_json::Value,
+        event: Event<'_>,
+    ) -> Result<(), MetadataError> {
+        let detail = detail.to_string();
+        self.add_record(attempt, commit, None, Besides { detail: Some(&detail), ..Besides::default() }, event)
+    }
+
     fn add_record(
         &self,
         attempt: &mut Attempt,
@@ -111,9 +123,9 @@ impl Core {
         let names_hash = names.hash();
         let sealed = self.seals.seal(Place::Ledger(event.project, commit), &names);
         let sealed = match sealed {
-            // Purging goes on after a project's key was shredded: the record then has no names.
+            // Purging and repair go on after a project's key was shredded: the record then has no names.
             Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed)
-                if event.kind == EventKind::VersionPurged =>
+                if matches!(event.kind, EventKind::VersionPurged | EventKind::ShardsRepaired) =>
             {
                 crate::seal::Sealed { key_version: 0, bytes: Vec::new() }
             }

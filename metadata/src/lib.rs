@@ -18,6 +18,7 @@ mod credentials;
 mod custody;
 mod export;
 pub mod grpc;
+mod holdings;
 mod incarnations;
 mod keystore;
 mod ledger;
@@ -29,9 +30,11 @@ mod objects;
 mod principals;
 mod projects;
 mod proofs;
+mod receipts;
 mod records;
 mod retention;
 mod rotation;
+mod repairs;
 mod rows;
 mod seal;
 mod sequencer;
@@ -57,8 +60,10 @@ pub use keystore::{
     KeyStore, KeyStoreError, KeyVersion, ROOT_KEY_FILE, RootHome, RootKeyFile, SEALED_ROOT_KEY_FILE, SealMethod,
     SealedRootKey, ShreddedKey, ShreddedProject, destroy_file,
 };
+pub use holdings::{HeldCursor, HeldPage, HeldVersion};
 pub use lifecycle::LifecycleCounts;
 pub use proofs::{Consistency, EventAsked, Inclusion};
+pub use receipts::ReceiptAsked;
 pub use sequencer::LedgerExportError;
 pub use service::{MetadataConfig, MetadataService, OpenError};
 pub use usage::ProjectUsage;

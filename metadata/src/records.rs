@@ -694,6 +694,9 @@ pub(crate) enum EventKind {
     /// A disk was given to a custodian, or its guarantee changed.
     #[n(133)]
     DiskCustodyChanged = 133,
+    /// Shards of the project's blobs were missing or damaged, and were rebuilt.
+    #[n(110)]
+    ShardsRepaired = 110,
 }
 
 /// One custody event.

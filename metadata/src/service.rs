@@ -288,6 +288,7 @@ dispatch! {
     finish_repairs(BlobIds) -> Empty => end_repairs;
     list_doomed(Limit) -> Vec<DoomedBlob> => waiting_doomed;
     answer_doomed(DoomedAnswer) -> Empty => note_doomed;
+    note_repairs(NoteRepairs) -> Empty => record_repairs;
     list_users(ListUsers) -> Vec<UserEntry> => page_of_users;
     describe_user(GetUser) -> UserDetail => detail_of_user;
     create_access_key(CreateAccessKey) -> AccessKeyEntry => add_access_key;

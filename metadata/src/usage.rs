@@ -14,6 +14,7 @@ use crate::service::{Core, MetadataService, corrupt};
 use crate::store::Snapshot;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use valv_ledger::Accesses;
 use valv_ledger::usage::{Held, Month, MonthSums, Usage};
 use valv_metadata_api::MetadataError;
 use valv_types::{CommitId, ProjectId};
@@ -118,9 +119,14 @@ impl Core {
                 if index < counted || index >= end {
                     continue;
                 }
-                let leaf = self.ledger_record(snapshot, project, event)?.leaf(project, event);
+                let record = self.ledger_record(snapshot, project, event)?;
+                let leaf = record.leaf(project, event);
                 let month = Month::of(leaf.time);
-                months.entry(month).or_default().add(month.start(), &leaf);
+                let sums = months.entry(month).or_default();
+                sums.add(month.start(), &leaf);
+                if let Some(entries) = &record.entries {
+                    sums.add_accesses(&Accesses::from_bytes(entries).ok_or_else(|| corrupt("ledger: accesses"))?);
+                }
             }
         }
         let mut attempt = Attempt::default();

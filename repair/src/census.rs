@@ -141,6 +141,7 @@ impl Shared {
                     census.count(&chunk);
                 }
             }
+            self.tell_ledgers().await?;
             for blob in &steps.unplaced {
                 tracing::error!(%blob, "no pool of the cluster map places this blob");
                 census.blobs_unplaced += 1;

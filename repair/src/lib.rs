@@ -6,6 +6,7 @@
 
 mod ask;
 mod census;
+mod fixity;
 mod plan;
 mod queue;
 mod rebuild;
@@ -13,6 +14,7 @@ mod reclaim;
 mod service;
 
 pub use census::Census;
+pub use fixity::BlobFixity;
 pub use service::{RepairConfig, RepairError, RepairService, RepairStatus};
 
 #[cfg(test)]

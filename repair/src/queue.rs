@@ -58,7 +58,10 @@ impl Shared {
         let mut left = queued.len() as u64;
         self.note_queue(left);
         for blobs in due.chunks(BLOBS_PER_COMMIT) {
-            let unfinished = self.mend_blobs(blobs).await?;
+            let unfinished = self.mend_blobs(blobs).await;
+            // Before a blob leaves the queue, and also after a pass that was cut short.
+            self.tell_ledgers().await?;
+            let unfinished = unfinished?;
             let finished: Vec<BlobId> =
                 blobs.iter().map(|blob| blob.blob).filter(|blob| !unfinished.contains(blob)).collect();
             unfinished.iter().for_each(|blob| waiting.put_off(*blob, chances, self.config.retry_after));

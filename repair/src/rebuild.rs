@@ -102,6 +102,7 @@ impl Shared {
                 tracing::warn!(disk = %place.disk, %error, "a rebuilt shard was not taken");
                 continue;
             }
+            *self.rebuilt.lock().entry(place.key.blob).or_default() += 1;
             self.metrics.shards_rebuilt.inc();
             self.metrics.bytes_rebuilt.inc_by(u64::from(geometry.shard_len_bytes));
             chunk.set(place.key, ShardState::Present { generation });

@@ -11,9 +11,9 @@ use tokio::sync::{Notify, RwLock, Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
-use valv_metadata_api::{BlobIds, Limit, Metadata, MetadataError};
+use valv_metadata_api::{BlobIds, Limit, Metadata, MetadataError, NoteRepairs, RepairedBlob};
 use valv_shard_api::{DiskState, ShardError, ShardStore};
-use valv_types::{BlobId, DiskId, SYSTEM_POOL, ShardKey};
+use valv_types::{BlobId, CommitId, DiskId, SYSTEM_POOL, ShardKey};
 
 /// How repair behaves.
 #[derive(Debug, Clone)]
@@ -155,6 +155,8 @@ pub(crate) struct Shared {
     /// Until when the bandwidth budget is used up.
     pub(crate) due: Mutex<Instant>,
     pub(crate) state: Mutex<State>,
+    /// Shards rebuilt of each blob since the ledgers were last told.
+    pub(crate) rebuilt: Mutex<BTreeMap<BlobId, u64>>,
     pub(crate) census_wanted: Notify,
     pub(crate) queue_wanted: Notify,
     census_ended: watch::Sender<u64>,
@@ -194,6 +196,8 @@ const DOOMED_BACKOFF_MAX: Duration = Duration::from_secs(30);
 const CENSUS_REST: u32 = 4;
 /// The first search for orphans comes this soon after the start.
 const FIRST_ORPHANS_AFTER: Duration = Duration::from_secs(60);
+/// Repaired blobs told together: as many as a record may name.
+const REPAIRS_PER_RECORD: usize = 256;
 /// Corrupt shards reported together in one commit.
 const REPORTS_PER_COMMIT: usize = 256;
 
@@ -222,6 +226,7 @@ impl RepairService {
             config,
             due: Mutex::new(Instant::now()),
             state: Mutex::default(),
+            rebuilt: Mutex::default(),
             census_wanted: Notify::new(),
             queue_wanted: Notify::new(),
             census_ended: watch::Sender::new(0),
@@ -275,6 +280,10 @@ impl RepairService {
             ended = ended.wait_for(|&number| number > begun_before) => drop(ended.map_err(|_| RepairError::Stopped)?),
         }
         self.shared.state.lock().last_census.ok_or(RepairError::Stopped)
+    }
+
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
     }
 
     /// Stops all passes and waits for them.
@@ -435,6 +444,29 @@ impl Shared {
                 Err(error) => tracing::warn!(%error, "damaged shards could not be queued for repair"),
             }
         }
+    }
+
+    /// Tells the ledgers what was rebuilt since the last time. What could not be told is told the next time; what a crash
+    /// lets be forgotten in between is in no ledger.
+    pub(crate) async fn tell_ledgers(&self) -> Result<(), RepairError> {
+        let mut rebuilt = std::mem::take(&mut *self.rebuilt.lock());
+        while !rebuilt.is_empty() {
+            let batch: Vec<RepairedBlob> = rebuilt
+                .iter()
+                .take(REPAIRS_PER_RECORD)
+                .map(|(blob, shards)| RepairedBlob { blob: *blob, shards: *shards })
+                .collect();
+            let note = NoteRepairs { commit: CommitId::random(), repaired: batch.clone() };
+            if let Err(error) = self.metadata.note_repairs(note).await {
+                let mut later = self.rebuilt.lock();
+                rebuilt.into_iter().for_each(|(blob, shards)| *later.entry(blob).or_default() += shards);
+                return Err(error.into());
+            }
+            for told in &batch {
+                rebuilt.remove(&told.blob);
+            }
+        }
+        Ok(())
     }
 
     /// Disks that were away when they were last looked at.

@@ -157,6 +157,30 @@ pub struct DiskStatus {
     pub live_bytes: u64,
     /// Shards found damaged and not yet rewritten.
     pub quarantined: u64,
+    /// How far the scrub has come; `None` if it has verified nothing yet, or is not known.
+    pub scrub: Option<ScrubProgress>,
+}
+
+/// How far the scrub of a disk has come. It verifies every shard in the order of keys, pass after pass.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScrubProgress {
+    /// When the newest pass began: seconds since 1970.
+    pub started_secs: u64,
+    /// The first key that the newest pass has not verified; `None` once it has ended.
+    pub next: Option<ShardKey>,
+    /// When the pass before began, which has ended.
+    pub previous_started_secs: Option<u64>,
+}
+
+impl ScrubProgress {
+    /// When the pass began that verified the shard last, if it was on the disk then: seconds since 1970. The shard was
+    /// verified at that time or later.
+    pub fn verified_since_secs(&self, key: &ShardKey) -> Option<u64> {
+        match &self.next {
+            Some(next) if key.encode() >= next.encode() => self.previous_started_secs,
+            _ => Some(self.started_secs),
+        }
+    }
 }
 
 /// Why a disk did not do what it was asked. Split by who must act.
@@ -263,5 +287,23 @@ mod tests {
         let mut flipped = payload.to_vec();
         flipped[39_999] ^= 1;
         assert!(VerifiedShard::verify(flipped.into(), 0, &table, 0..1).is_none(), "flipped");
+    }
+
+    #[test]
+    fn a_shard_was_verified_by_the_newest_pass_that_has_come_by() {
+        let key = |placement| ShardKey {
+            pool: valv_types::PoolId(1),
+            placement,
+            blob: valv_types::BlobId::from_bytes([0; 16]),
+            chunk: 0,
+            shard: 0,
+        };
+        let under_way =
+            |previous_started_secs| ScrubProgress { started_secs: 9, next: Some(key(5)), previous_started_secs };
+        assert_eq!(under_way(Some(2)).verified_since_secs(&key(4)), Some(9));
+        assert_eq!(under_way(Some(2)).verified_since_secs(&key(5)), Some(2));
+        assert_eq!(under_way(None).verified_since_secs(&key(6)), None);
+        let ended = ScrubProgress { started_secs: 9, next: None, previous_started_secs: None };
+        assert_eq!(ended.verified_since_secs(&key(6)), Some(9));
     }
 }

@@ -11,7 +11,8 @@ use valv_metadata_api::{
     BlobIds, ClusterMap, DoomedBlob, Empty, LiveBlob, MetadataError, Request, Response, Transport,
 };
 use valv_shard_api::{
-    DiskState, DiskStatus, NewShard, ShardCodec, ShardError, ShardStat, ShardStore, VerifiedShard, block_hashes,
+    DiskState, DiskStatus, NewShard, ScrubProgress, ShardCodec, ShardError, ShardStat, ShardStore, VerifiedShard,
+    block_hashes,
 };
 use valv_types::{
     BlobId, CellId, ChunkId, ClusterId, DiskId, Epoch, IncarnationId, Layout, PlacementGroup, PoolId, PoolMap, ShardKey,
@@ -42,6 +43,7 @@ pub(crate) struct FakeDisk {
     pub(crate) formatted: u8,
     /// Keys that were ever deleted.
     pub(crate) deletes: u64,
+    pub(crate) scrub: Option<ScrubProgress>,
 }
 
 /// A store of six disks.
@@ -187,6 +189,7 @@ impl ShardStore for FakeStore {
             shards: disk.shards.len() as u64,
             live_bytes: 0,
             quarantined: 0,
+            scrub: disk.scrub,
         };
         Ok(self.disks.lock().iter().map(status).collect())
     }
@@ -197,6 +200,8 @@ pub(crate) struct Blobs {
     pub(crate) live: BTreeMap<BlobId, LiveBlob>,
     pub(crate) queued: Vec<BlobId>,
     pub(crate) doomed: Vec<DoomedBlob>,
+    /// Shards rebuilt, as the ledgers were told.
+    pub(crate) repaired: BTreeMap<BlobId, u64>,
     /// Blobs below this sequence are committed or given up.
     pub(crate) low_water: u64,
 }
@@ -286,6 +291,12 @@ impl Transport for Line {
                 let finished: BTreeSet<BlobId> = asked.blobs.into_iter().collect();
                 blobs.queued.retain(|blob| !finished.contains(blob));
                 Response::FinishRepairs(Empty {})
+            }
+            Request::NoteRepairs(note) => {
+                for told in note.repaired {
+                    *blobs.repaired.entry(told.blob).or_default() += told.shards;
+                }
+                Response::NoteRepairs(Empty {})
             }
             Request::ListDoomed(list) => {
                 Response::ListDoomed(blobs.doomed.iter().take(list.limit as usize).cloned().collect())

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use valv_metadata_api::Client;
-use valv_shard_api::DiskState;
+use valv_shard_api::{DiskState, ScrubProgress};
 use valv_types::{BlobId, ShardKey};
 
 struct World {
@@ -431,5 +431,42 @@ async fn repair_keeps_to_its_bandwidth() {
     // Four bytes are read for each that is written, and the write waits for them: a floor, whatever the machine does.
     let floor = Duration::from_secs_f64(status.bytes_rebuilt as f64 * 4.0 / f64::from(1 << 20));
     assert!(begun.elapsed() >= floor, "{:?} for {} bytes", begun.elapsed(), status.bytes_rebuilt);
+    repair.stop().await;
+}
+
+#[tokio::test]
+async fn fixity_tells_what_is_damaged_until_it_is_repaired_and_the_ledgers_are_told_of_it() {
+    let world = World::new();
+    let repair = world.start();
+    until_healthy(&repair).await;
+    let blobs: Vec<_> = world.metadata.blobs.lock().live.values().copied().collect();
+    let ended = |started_secs| ScrubProgress { started_secs, next: None, previous_started_secs: None };
+    (0..6).for_each(|i| world.shards.with(i, |disk| disk.scrub = Some(ended(100 + u64::from(i)))));
+    for (blob, fixity) in blobs.iter().zip(repair.fixity(&blobs).await.unwrap()) {
+        assert_eq!(fixity.shards_present, fixity.shards_expected, "{blob:?}");
+        assert!(fixity.verified_since_secs.is_some_and(|since| (100..106).contains(&since)));
+    }
+    // A disk that takes no writes keeps its damage.
+    let coded = blobs.iter().find(|blob| blob.len_bytes == LENS[1]).unwrap().blob;
+    world.shards.with(2, |disk| {
+        disk.state = Some(DiskState::ReadOnly);
+        disk.scrub = None;
+        let held = disk.shards.iter_mut().find(|(key, _)| key.blob == coded).unwrap().1;
+        held.quarantined = true;
+    });
+    world.metadata.blobs.lock().queued.push(coded);
+    let of_coded = async || {
+        let live = blobs.iter().copied().filter(|blob| blob.blob == coded).collect::<Vec<_>>();
+        repair.fixity(&live).await.unwrap()[0]
+    };
+    let found = of_coded().await;
+    assert_eq!((found.shards_quarantined, found.shards_present, found.chunks_lost), (1, 5, 0));
+    passes().await;
+    assert_eq!(of_coded().await, found);
+    assert!(world.metadata.blobs.lock().repaired.is_empty());
+    world.shards.with(2, |disk| disk.state = None);
+    until("repaired", async || of_coded().await.shards_quarantined == 0).await;
+    until("told", async || world.metadata.blobs.lock().repaired.get(&coded) == Some(&1)).await;
+    assert_eq!(of_coded().await.verified_since_secs, None, "where the scrub has never been");
     repair.stop().await;
 }

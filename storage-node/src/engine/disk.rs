@@ -143,6 +143,8 @@ impl Disk {
         let Recovered { index, book, extents, recycled, start, findings } = opening.run()?;
         // From here on the index's mark of a clean end counts no more.
         folder.write_superblock(&superblock)?;
+        // Without it the scrub begins anew, and nothing counts as verified.
+        let scrub = index.scrub_cursor().ok().flatten();
         let shared = Arc::new(Shared {
             disk: superblock.disk,
             superblock,
@@ -153,6 +155,7 @@ impl Disk {
             space: Space::default(),
             recycled: Mutex::new(recycled),
             poisoned: Mutex::new(None),
+            scrub: Mutex::new(scrub),
             is_poisoned: AtomicBool::new(false),
             is_index_broken: AtomicBool::new(false),
             reports,
@@ -302,12 +305,14 @@ impl Disk {
             shards: totals.shards,
             live_bytes: totals.payload_bytes,
             quarantined: totals.quarantined,
+            scrub: shared.scrub.lock().map(|cursor| cursor.progress()),
         }
     }
 
     /// Verifies every live shard now, at full speed.
     pub async fn scrub_now(&self) -> Result<ScrubOutcome, ShardError> {
         self.blocking(|shared| {
+            let started_secs = TimestampMicros::now().as_secs();
             let mut sum = ScrubOutcome::default();
             let mut next = Some(FIRST_KEY);
             while let Some(from) = next {
@@ -318,6 +323,7 @@ impl Disk {
                 sum.corrupt += step.corrupt;
                 next = rest;
             }
+            shared.note_whole_scrub(started_secs, &sum);
             Ok(sum)
         })
         .await
@@ -510,7 +516,7 @@ const RECLAIM_RETRY: Duration = Duration::from_secs(30);
 
 /// The maintenance thread: space, reclaim, scrub, open files.
 fn maintain(shared: &Shared, maintenance: &Maintenance) {
-    let mut scrub = Scrub::new(shared);
+    let mut scrub = Scrub::new();
     let mut retry_reclaim: Option<Instant> = None;
     loop {
         {
@@ -553,5 +559,6 @@ pub(crate) fn absent_status(disk: DiskId, name: &str, reason: String, opened: u6
         shards: 0,
         live_bytes: 0,
         quarantined: 0,
+        scrub: None,
     }
 }

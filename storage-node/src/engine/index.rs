@@ -174,6 +174,8 @@ pub(crate) struct ScrubCursor {
     pub(crate) verified_bytes: u64,
     /// The first key not yet verified.
     pub(crate) next: ShardKey,
+    /// Seconds since 1970 when the pass before this one began; 0 if none has ended.
+    pub(crate) previous_started_secs: u64,
 }
 
 /// Rows that are not shards. No pool has this number, and no shard's row has these lengths.
@@ -218,10 +220,11 @@ impl Batch {
     }
 
     pub(crate) fn scrub(&mut self, cursor: &ScrubCursor) {
-        let mut out = Vec::with_capacity(49);
+        let mut out = Vec::with_capacity(57);
         out.extend_from_slice(&cursor.started_secs.to_be_bytes());
         out.extend_from_slice(&cursor.verified_bytes.to_be_bytes());
         out.extend_from_slice(&cursor.next.encode());
+        out.extend_from_slice(&cursor.previous_started_secs.to_be_bytes());
         self.0.put(SCRUB, out);
     }
 }
@@ -293,8 +296,13 @@ impl Index {
         let Some(bytes) = self.db.get_pinned(SCRUB)? else { return Ok(None) };
         let mut row = Row(&bytes);
         let (started_secs, verified_bytes) = (row.u64()?, row.u64()?);
-        let next = ShardKey::decode(row.0).ok_or(IndexError::Malformed)?;
-        Ok(Some(ScrubCursor { started_secs, verified_bytes, next }))
+        let (key, rest) = row.0.split_at_checked(ShardKey::ENCODED_LEN).ok_or(IndexError::Malformed)?;
+        let next = ShardKey::decode(key).ok_or(IndexError::Malformed)?;
+        let mut row = Row(rest);
+        // A row of an older Valv ends here.
+        let previous_started_secs = if rest.is_empty() { 0 } else { row.u64()? };
+        row.end()?;
+        Ok(Some(ScrubCursor { started_secs, verified_bytes, next, previous_started_secs }))
     }
 
     /// The statistics of every extent that the index knows.

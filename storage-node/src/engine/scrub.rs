@@ -4,6 +4,7 @@ use super::index::{Batch, Entry, ScrubCursor};
 use super::shared::Shared;
 use std::io;
 use std::time::{Duration, Instant};
+use valv_shard_api::ScrubProgress;
 use valv_types::{BlobId, PoolId, ShardKey, TimestampMicros};
 
 /// What a pass found.
@@ -41,15 +42,14 @@ pub(crate) fn successor(key: &ShardKey) -> Option<ShardKey> {
 
 /// The scrub of one disk, driven by its maintenance thread.
 pub(crate) struct Scrub {
-    cursor: Option<ScrubCursor>,
     last: Instant,
     /// Bytes that may be verified now.
     allowance: u64,
 }
 
 impl Scrub {
-    pub(crate) fn new(shared: &Shared) -> Self {
-        Self { cursor: shared.index.scrub_cursor().ok().flatten(), last: Instant::now(), allowance: 0 }
+    pub(crate) fn new() -> Self {
+        Self { last: Instant::now(), allowance: 0 }
     }
 
     /// Does what has become due since the last call.
@@ -58,16 +58,19 @@ impl Scrub {
         self.last = Instant::now();
         let now_secs = TimestampMicros::now().as_secs();
         let period = shared.config.scrub_period;
-        let mut cursor = match self.cursor {
-            // A pass that is done (its cursor is back at the first key) waits for the rest of its period.
-            Some(cursor) if cursor.next == FIRST_KEY && cursor.verified_bytes > 0 => {
+        let known = *shared.scrub.lock();
+        let fresh =
+            ScrubCursor { started_secs: now_secs, verified_bytes: 0, next: FIRST_KEY, previous_started_secs: 0 };
+        let mut cursor = match known {
+            // A pass that has ended waits for the rest of its period.
+            Some(cursor) if cursor.has_ended() => {
                 if now_secs.saturating_sub(cursor.started_secs) < period.as_secs() {
                     return;
                 }
-                ScrubCursor { started_secs: now_secs, verified_bytes: 0, next: FIRST_KEY }
+                ScrubCursor { previous_started_secs: cursor.started_secs, ..fresh }
             }
             Some(cursor) => cursor,
-            None => ScrubCursor { started_secs: now_secs, verified_bytes: 0, next: FIRST_KEY },
+            None => fresh,
         };
         let live_bytes = shared.book.lock().totals().payload_bytes;
         let rate = rate(live_bytes, period).max(shared.config.scrub_bytes_per_second_min);
@@ -87,14 +90,12 @@ impl Scrub {
                 shared.metrics.scrub_progress_permille.set(i64::try_from(permille).unwrap_or(1000));
                 // An empty disk has nothing to remember, and must not dirty its index for ever.
                 if outcome.shards > 0 {
-                    let mut batch = Batch::default();
-                    batch.scrub(&cursor);
-                    if let Err(error) = shared.index.write(batch) {
-                        shared.index_failed(error);
-                    }
-                    self.cursor = Some(cursor);
+                    shared.note_scrub(known, cursor);
                 } else if cursor.verified_bytes > 0 {
-                    self.cursor = Some(cursor);
+                    let mut noted = shared.scrub.lock();
+                    if *noted == known {
+                        *noted = Some(cursor);
+                    }
                 }
             }
             Err(error) => tracing::warn!(disk = %shared.disk, %error, "scrub step failed"),
@@ -107,7 +108,53 @@ fn rate(live_bytes: u64, period: Duration) -> u64 {
     live_bytes.saturating_add(live_bytes / 10) / period.as_secs().max(1)
 }
 
+impl ScrubCursor {
+    /// Whether the pass is over: its cursor is back at the first key.
+    fn has_ended(&self) -> bool {
+        self.next == FIRST_KEY && self.verified_bytes > 0
+    }
+
+    /// What is told of it.
+    pub(crate) fn progress(&self) -> ScrubProgress {
+        ScrubProgress {
+            started_secs: self.started_secs,
+            next: (!self.has_ended()).then_some(self.next),
+            previous_started_secs: (self.previous_started_secs > 0).then_some(self.previous_started_secs),
+        }
+    }
+}
+
 impl Shared {
+    /// Notes how far the scrub has come, unless somebody else has noted something since `known` was read: a whole pass
+    /// at once says more than a step.
+    fn note_scrub(&self, known: Option<ScrubCursor>, cursor: ScrubCursor) {
+        let mut noted = self.scrub.lock();
+        if *noted != known {
+            return;
+        }
+        let mut batch = Batch::default();
+        batch.scrub(&cursor);
+        if let Err(error) = self.index.write(batch) {
+            self.index_failed(error);
+        }
+        *noted = Some(cursor);
+    }
+
+    /// Notes that every shard was verified in one go that began at `started_secs`. What was under way before ends with it.
+    pub(crate) fn note_whole_scrub(&self, started_secs: u64, outcome: &ScrubOutcome) {
+        if outcome.bytes == 0 {
+            return;
+        }
+        let known = *self.scrub.lock();
+        let previous_started_secs = match known {
+            Some(cursor) if cursor.has_ended() => cursor.started_secs,
+            Some(cursor) => cursor.previous_started_secs,
+            None => 0,
+        };
+        let verified_bytes = outcome.bytes;
+        self.note_scrub(known, ScrubCursor { started_secs, verified_bytes, next: FIRST_KEY, previous_started_secs });
+    }
+
     /// Verifies shards from `from` on, until `bytes_max` are done. Returns where to go on; `None` at the end.
     pub(crate) fn scrub_step(&self, from: ShardKey, bytes_max: u64) -> io::Result<(ScrubOutcome, Option<ShardKey>)> {
         let mut outcome = ScrubOutcome::default();

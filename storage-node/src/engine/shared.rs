@@ -2,7 +2,7 @@
 
 use crate::config::EngineConfig;
 use crate::engine::folder::{Folder, FolderLock};
-use crate::engine::index::{Index, IndexError};
+use crate::engine::index::{Index, IndexError, ScrubCursor};
 use crate::engine::queue::{Damaged, Queue};
 use crate::engine::space::Space;
 use crate::engine::stage::Book;
@@ -81,6 +81,8 @@ pub(crate) struct Shared {
     /// Why the disk takes no writes any more.
     pub(crate) poisoned: Mutex<Option<String>>,
     pub(crate) is_poisoned: AtomicBool,
+    /// How far the scrub has come, as the index has it.
+    pub(crate) scrub: Mutex<Option<ScrubCursor>>,
     /// The index failed: the disk has to be opened again with a new one.
     pub(crate) is_index_broken: AtomicBool,
     pub(crate) reports: mpsc::Sender<CorruptReport>,

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use prost::Message;
 use tonic::{Code, Status};
 use valv_proto::shard::v1 as wire;
-use valv_shard_api::{DiskState, DiskStatus, ShardCodec, ShardError, ShardStat};
+use valv_shard_api::{DiskState, DiskStatus, ScrubProgress, ShardCodec, ShardError, ShardStat};
 use valv_types::{DiskId, ShardKey};
 
 /// A message that no peer of ours sends.
@@ -77,6 +77,11 @@ pub(super) fn status_message(status: DiskStatus) -> wire::DiskStatus {
         shards: status.shards,
         live_bytes: status.live_bytes,
         quarantined: status.quarantined,
+        scrub: status.scrub.map(|scrub| wire::ScrubProgress {
+            started_secs: scrub.started_secs,
+            next: scrub.next.as_ref().map(key_bytes),
+            previous_started_secs: scrub.previous_started_secs,
+        }),
     }
 }
 
@@ -100,6 +105,14 @@ pub(super) fn status_of(message: wire::DiskStatus) -> Result<DiskStatus, BadMess
         shards: message.shards,
         live_bytes: message.live_bytes,
         quarantined: message.quarantined,
+        scrub: match message.scrub {
+            None => None,
+            Some(scrub) => Some(ScrubProgress {
+                started_secs: scrub.started_secs,
+                next: scrub.next.as_ref().map(key_of).transpose()?,
+                previous_started_secs: scrub.previous_started_secs,
+            }),
+        },
     })
 }
 

@@ -191,6 +191,7 @@ impl ShardStore for FakeStore {
             shards: disk.shards.len() as u64,
             live_bytes: 0,
             quarantined: 0,
+            scrub: None,
         });
         Ok(status.collect())
     }

@@ -147,6 +147,7 @@ impl ShardStore for Disks {
             shards: disk.shards.len() as u64,
             live_bytes: 0,
             quarantined: 0,
+            scrub: None,
         };
         Ok(self.0.lock().iter().map(status).collect())
     }

@@ -46,7 +46,7 @@ fn usage_message(found: &ProjectUsage) -> wire::ProjectUsage {
         change_requests: sums.change_requests,
         read_requests: sums.read_requests,
         ingress_bytes: sums.ingress_bytes.get().to_string(),
-        egress_bytes: sums.egress_bytes.get().to_string(),
+        egress_bytes: sums.egress_bytes().to_string(),
         repairs: sums.repairs,
         repaired_bytes: sums.repaired_bytes.get().to_string(),
         events: sums.events,
