@@ -183,7 +183,7 @@ impl Core {
             match self.bucket_view(id, &records::decode("bucket", &row.value)?) {
                 Ok(bucket) => drop(names.insert(id, bucket.name)),
                 // Erased with the project's key.
-                Err(MetadataError::KeyUnavailable) => {}
+                Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed) => {}
                 Err(error) => return Err(error),
             }
         }

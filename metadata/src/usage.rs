@@ -60,6 +60,28 @@ impl MetadataService {
     }
 }
 
+impl MetadataService {
+    /// How many records of repairs a project's ledger has, and the bytes of the blobs that they tell of. Everything that
+    /// was committed before the call is in it.
+    pub async fn repairs_of(&self, project: ProjectId) -> Result<(u64, u128), MetadataError> {
+        let core = &self.0;
+        core.sequence_ledgers().await?;
+        core.count_usage(project).await?;
+        core.scan(move |core, snapshot| {
+            let range = core.rows.usage_months(project);
+            let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
+            let (mut records, mut bytes) = (0, 0);
+            while let Some((_, row)) = cursor.next().map_err(store_error)? {
+                let sums: MonthSums = records::decode("usage", &row.value)?;
+                records += sums.repairs;
+                bytes += sums.repaired_bytes.get();
+            }
+            Ok((records, bytes))
+        })
+        .await
+    }
+}
+
 impl Core {
     /// Every project.
     pub(crate) async fn project_ids(self: &Arc<Self>) -> Result<Vec<ProjectId>, MetadataError> {

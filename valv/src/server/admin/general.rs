@@ -175,11 +175,11 @@ impl Admin for General {
 }
 
 /// An export on its way to a client.
-type PieceStream = Pin<Box<dyn Stream<Item = Result<wire::ExportedBytes, Status>> + Send>>;
+pub(super) type PieceStream = Pin<Box<dyn Stream<Item = Result<wire::ExportedBytes, Status>> + Send>>;
 
 /// Runs an exporter. It writes as a blocking writer does, so it has a thread of its own; what it has written waits in a
 /// bounded channel for a second one, which hands it to the client at the client's pace.
-fn pieces<W>(work: W) -> PieceStream
+pub(super) fn pieces<W>(work: W) -> PieceStream
 where
     W: AsyncFnOnce(&mut (dyn Write + Send)) -> anyhow::Result<u64> + Send + 'static,
 {

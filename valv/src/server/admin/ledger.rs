@@ -16,11 +16,11 @@ pub(super) struct Ledgers(pub(super) Arc<AdminState>);
 impl Ledgers {
     /// The ledger that is asked about, once the caller may ask.
     async fn asked(&self, caller: &Caller, project: &str, cluster: bool) -> Result<ProjectId, Status> {
-        caller.require_operator()?;
         if cluster {
+            caller.require_operator()?;
             return Ok(ProjectId::CLUSTER);
         }
-        self.0.metadata()?.project_id(project).await.map_err(refused)
+        self.0.may_report(caller, project).await
     }
 }
 

@@ -9,6 +9,7 @@ mod caller;
 mod credentials;
 mod custody;
 pub(crate) mod error;
+mod fixity;
 mod general;
 mod keys;
 mod ledger;
