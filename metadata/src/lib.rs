@@ -56,11 +56,11 @@ mod versions;
 pub use bootstrap::{BootstrapConfig, BootstrapError};
 pub use custody::{FoundHorizon, HorizonProgress};
 pub use export::ExportError;
+pub use holdings::{HeldCursor, HeldPage, HeldVersion};
 pub use keystore::{
     KeyStore, KeyStoreError, KeyVersion, ROOT_KEY_FILE, RootHome, RootKeyFile, SEALED_ROOT_KEY_FILE, SealMethod,
     SealedRootKey, ShreddedKey, ShreddedProject, destroy_file,
 };
-pub use holdings::{HeldCursor, HeldPage, HeldVersion};
 pub use lifecycle::LifecycleCounts;
 pub use proofs::{Consistency, EventAsked, Inclusion};
 pub use receipts::ReceiptAsked;
