@@ -32,7 +32,7 @@ PATIENCE_S = 60.0
 
 # The user's own proxies, certificates and cloud settings must not reach the programs under test.
 for _name in list(os.environ):
-    if _name.upper().startswith(("AWS_", "RCLONE_", "RESTIC_", "S3_", "VALV_ACCESS", "VALV_SECRET", "VALV_LOG")) or _name.lower() in (
+    if _name.upper().startswith(("AWS_", "RCLONE_", "RESTIC_", "S3_", "VALV_ACCESS", "VALV_SECRET", "VALV_LOG", "VALV_TOKEN", "VALV_SERVER", "VALV_CLIENT")) or _name.lower() in (
         "http_proxy", "https_proxy", "all_proxy", "no_proxy", "requests_ca_bundle", "ssl_cert_file", "ssl_cert_dir", "curl_ca_bundle",
     ):  # fmt: skip
         del os.environ[_name]
@@ -158,7 +158,7 @@ class Server:
             if self.process.poll() is not None:
                 raise ServerEnded(f"the server ended with {self.process.returncode}:\n{self.log_tail()}")
             text = self.announcement()
-            self.announced = dict(re.findall(r"^(endpoint|metadata|storage) = (http\S+)$", text, re.M))
+            self.announced = dict(re.findall(r"^(endpoint|metadata|storage|admin) = (http\S+)$", text, re.M))
             return ready in self.announced
 
         deadline = time.monotonic() + PATIENCE_S

@@ -19,7 +19,8 @@ use tonic::metadata::{Ascii, MetadataValue};
 use tonic::service::Interceptor;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::{Endpoint, Uri};
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
+use tonic_types::StatusExt as _;
 use valv_proto::admin::v1::admin_client::AdminClient;
 
 /// Exported lines travel in pieces of at most 1 MiB; a status is far smaller.
@@ -76,9 +77,20 @@ pub(crate) fn socket_path(data: &Path) -> PathBuf {
     data.join("admin.sock")
 }
 
-/// What the server said against it, in its words alone.
+/// What the server said against it, in its words alone, with the fields that it names and what a caller who is not known can
+/// do.
 pub(crate) fn refused(status: Status) -> anyhow::Error {
-    anyhow::anyhow!("{}", status.message())
+    let mut said = status.message().to_owned();
+    let fields = status.get_details_bad_request().map(|bad| bad.field_violations).unwrap_or_default();
+    for violated in fields.iter().filter(|violated| violated.description != status.message()) {
+        said.push_str(&format!("\n  {}: {}", violated.field, violated.description));
+    }
+    if status.code() == Code::Unauthenticated {
+        said.push_str(
+            "\n(a token is shown with VALV_TOKEN or --token-file, a certificate with --client-cert and --client-key)",
+        );
+    }
+    anyhow::anyhow!(said)
 }
 
 /// Connects to the service for disks, users and exports.

@@ -2,7 +2,12 @@
 //!
 //! Every error names the file, the key and the line, because whoever reads it has the file open in an editor.
 
+mod admin;
+
+pub(crate) use admin::AdminSection;
+
 use crate::credentials::{self, CredentialError};
+use admin::FileAdmin;
 use serde::Deserialize;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -95,6 +100,7 @@ pub(crate) struct Config {
     pub(crate) storage: StorageSection,
     pub(crate) keys: KeysSection,
     pub(crate) custody: CustodySection,
+    pub(crate) admin: AdminSection,
     pub(crate) users: Vec<UserSection>,
     /// From the command line only: an operator's explicit word, for one start.
     pub(crate) accept_metadata_loss: bool,
@@ -286,7 +292,10 @@ struct FileConfig {
     storage: FileStorage,
     #[serde(default)]
     keys: FileKeys,
+    #[serde(default)]
     custody: FileCustody,
+    #[serde(default)]
+    admin: FileAdmin,
     #[serde(default)]
     users: Vec<FileUser>,
 }
@@ -497,6 +506,7 @@ impl Source<'_> {
             storage,
             keys,
             custody: CustodySection { warn_before },
+            admin: self.admin(file.admin)?,
             users: self.users(file.users)?,
             accept_metadata_loss: overrides.accept_metadata_loss,
         })

@@ -1,8 +1,9 @@
-//! TLS of the admin service: PEM files in, rustls configurations out.
+//! TLS of the admin service, at both ends: PEM files in, rustls configurations out.
 
 use anyhow::Context;
 use rustls::crypto::ring;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use std::path::Path;
@@ -23,6 +24,27 @@ pub(crate) fn client_config(ca: &Path, pair: Option<(&Path, &Path)>) -> anyhow::
             .with_client_auth_cert(chain(certificate)?, private(key)?)
             .with_context(|| format!("{} and {} can't be used", certificate.display(), key.display()))?,
     };
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    Ok(config)
+}
+
+/// How the server shows itself, and whose client certificates it takes. Without `client_ca` it asks for none; with one, a
+/// client may still come without, and then needs a token.
+pub(crate) fn server_config(certificate: &Path, key: &Path, client_ca: Option<&Path>) -> anyhow::Result<ServerConfig> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider.clone()).with_safe_default_protocol_versions()?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(ca) => builder.with_client_cert_verifier(
+            WebPkiClientVerifier::builder_with_provider(Arc::new(roots(ca)?), provider)
+                .allow_unauthenticated()
+                .build()
+                .with_context(|| format!("{}: client certificates can't be verified with it", ca.display()))?,
+        ),
+    };
+    let mut config = builder
+        .with_single_cert(chain(certificate)?, private(key)?)
+        .with_context(|| format!("{} and {} can't be used", certificate.display(), key.display()))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
     Ok(config)
 }

@@ -13,7 +13,11 @@ pub(crate) fn print(
     gateway: Option<&Gateway>,
     metadata: Option<&Metadata>,
     storage: Option<&Storage>,
+    admin: Option<&str>,
 ) {
+    if let Some(url) = admin {
+        println!("admin = {url}");
+    }
     if let Some(address) = metadata.and_then(|metadata| metadata.address) {
         println!("metadata = http://{address}");
     }

@@ -71,8 +71,8 @@ pub(crate) async fn run(config: Config) -> anyhow::Result<()> {
         true => Some(gateway::start(&config, storage.as_ref(), metadata.as_ref(), &registry).await?),
         false => None,
     };
-    let admin = admin::serve(&config, &folder, storage.as_ref(), metadata.as_ref(), &seal)?;
-    announce::print(&config, gateway.as_ref(), metadata.as_ref(), storage.as_ref());
+    let admin = admin::serve(&config, &folder, storage.as_ref(), metadata.as_ref(), &seal).await?;
+    announce::print(&config, gateway.as_ref(), metadata.as_ref(), storage.as_ref(), admin.url.as_deref());
     tracing::info!(roles = ?config.roles, cluster = %folder.identity.cluster, "serving");
 
     cancel.cancelled().await;

@@ -253,7 +253,7 @@ pub(crate) async fn open(
         Found::Sealed(file) => file,
     };
     let seal = Seal::sealed(file)?;
-    let admin = admin::serve(config, folder, storage, None, &seal)?;
+    let admin = admin::serve(config, folder, storage, None, &seal).await?;
     let s3 = if config.has(Role::Gateway) { refuse_s3(config).await? } else { Vec::new() };
     tracing::warn!(
         set = seal.view().set,
@@ -270,7 +270,7 @@ pub(crate) async fn open(
             () = cancel.cancelled() => break None,
         }
     };
-    for serving in s3.into_iter().chain([admin]) {
+    for serving in s3.into_iter().chain([admin.serving]) {
         if tokio::time::timeout(HAND_OVER_MAX, serving.stop()).await.is_err() {
             tracing::warn!("a connection to the sealed server did not end");
         }

@@ -7,24 +7,27 @@
 //! Guessing: a token has 256 random bits, so what has to be bounded is what a refusal costs. A refused call is answered
 //! after a pause, a bounded number at once, and one line a second goes to the log. Calls that are in order never wait.
 
+use super::AdminState;
 use super::caller::{Caller, nobody};
-use super::{AdminState, no_metadata_role};
+use super::error::with_reason;
+use super::listener::{Peer, user_of};
 use crate::credentials::parse_token;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderValue};
 use http::request::Parts;
 use http::{Request, Response};
 use parking_lot::Mutex;
+use rustls_pki_types::CertificateDer;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 use tokio::sync::Semaphore;
-use tonic::Status;
 use tonic::body::Body;
 use tonic::transport::server::UdsConnectInfo;
+use tonic::{Code, Status};
 use tower::{Layer, Service};
-use valv_metadata_api::{CheckToken, Metadata as _, MetadataError};
+use valv_metadata_api::{CheckToken, GetUser, Metadata as _, MetadataError};
 
 /// How long a refusal waits: with [`REFUSALS_WAITING_MAX`], some 250 tried credentials a second.
 const REFUSAL_PAUSE: Duration = Duration::from_millis(250);
@@ -59,10 +62,11 @@ impl Refusals {
     async fn refuse(&self, remote: &str, why: &str) -> Status {
         self.log(remote, why);
         let Ok(_waiting) = self.waiting.try_acquire() else {
-            return Status::resource_exhausted("too many calls with wrong credentials: try again later");
+            let message = "too many calls with wrong credentials: try again later";
+            return with_reason(Code::ResourceExhausted, "TOO_MANY_REFUSALS", message);
         };
         tokio::time::sleep(REFUSAL_PAUSE).await;
-        Status::unauthenticated("these credentials are not valid")
+        with_reason(Code::Unauthenticated, "CREDENTIALS_NOT_VALID", "these credentials are not valid")
     }
 
     fn log(&self, remote: &str, why: &str) {
@@ -132,22 +136,51 @@ where
 /// Who sent the request: `None` if it shows nothing and its connection says nothing.
 async fn identify(state: &AdminState, request: &Parts) -> Result<Option<Caller>, Status> {
     let socket = request.extensions.get::<UdsConnectInfo>();
-    let remote = match socket {
-        Some(_) => "local".to_owned(),
-        None => "unknown".to_owned(),
+    let peer = request.extensions.get::<Peer>();
+    let remote = match (socket, peer.and_then(|peer| peer.address)) {
+        (Some(_), _) => "local".to_owned(),
+        (None, Some(address)) => address.ip().to_canonical().to_string(),
+        (None, None) => "unknown".to_owned(),
     };
     if let Some(shown) = request.headers.get(AUTHORIZATION) {
-        let Some((id, secret)) = shown.to_str().ok().and_then(parse_bearer) else {
-            return Err(state.refusals.refuse(&remote, "no token of Valv's").await);
-        };
-        let metadata = state.metadata.as_ref().ok_or_else(no_metadata_role)?;
-        return match metadata.check_token(CheckToken { id, secret }).await {
-            Ok(grant) => Ok(Some(Caller::with_token(id, grant, remote))),
-            Err(MetadataError::Token { reason }) => Err(state.refusals.refuse(&remote, &reason.to_string()).await),
-            Err(error) => Err(super::error::refused(error)),
-        };
+        return by_token(state, shown, remote).await.map(Some);
+    }
+    if let Some(certificate) = peer.and_then(|peer| peer.certificate.as_ref()) {
+        return by_certificate(state, certificate, remote).await.map(Some);
     }
     Ok(socket.map(|socket| Caller::local_operator(socket.peer_cred.as_ref().map(|peer| peer.uid()))))
+}
+
+async fn by_token(state: &AdminState, shown: &HeaderValue, remote: String) -> Result<Caller, Status> {
+    let Some((id, secret)) = shown.to_str().ok().and_then(parse_bearer) else {
+        return Err(state.refusals.refuse(&remote, "no token of Valv's").await);
+    };
+    match state.metadata()?.check_token(CheckToken { id, secret }).await {
+        Ok(grant) => Ok(Caller::with_token(id, grant, remote)),
+        Err(MetadataError::Token { reason }) => Err(state.refusals.refuse(&remote, &reason.to_string()).await),
+        Err(error) => Err(super::error::refused(error)),
+    }
+}
+
+/// rustls has verified the certificate; whether its user is there is asked for every call.
+async fn by_certificate(state: &AdminState, shown: &CertificateDer<'_>, remote: String) -> Result<Caller, Status> {
+    let Some(name) = user_of(shown) else {
+        return Err(state.refusals.refuse(&remote, "a client certificate that names no user").await);
+    };
+    if state.seal.view().is_sealed && state.operators.contains(&name) {
+        // Who gives a share over the network: users can't be looked up before enough were given.
+        return Ok(Caller::with_certificate(shown, None, name, true, remote));
+    }
+    match state.metadata()?.get_user(GetUser::Name(name)).await {
+        Ok(user) => {
+            let is_operator = state.operators.contains(&user.name);
+            Ok(Caller::with_certificate(shown, Some(user.id), user.name, is_operator, remote))
+        }
+        Err(MetadataError::NoSuchUser) => {
+            Err(state.refusals.refuse(&remote, "a client certificate of a user that is not there").await)
+        }
+        Err(error) => Err(super::error::refused(error)),
+    }
 }
 
 /// The token in an authorization header.

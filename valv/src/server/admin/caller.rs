@@ -1,7 +1,10 @@
 //! Who calls the admin service.
 
+use super::error::with_reason;
+use rustls_pki_types::CertificateDer;
+use sha2::{Digest as _, Sha256};
 use std::fmt;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use valv_metadata_api::{Actor, Person, TokenGrant};
 use valv_types::{CommitId, ProjectId, TokenId, UserId};
 
@@ -52,6 +55,19 @@ impl Caller {
         }
     }
 
+    /// Who showed a client certificate that is verified. `user` is unknown only while the server is sealed.
+    pub(super) fn with_certificate(
+        shown: &CertificateDer<'_>,
+        user: Option<UserId>,
+        user_name: String,
+        is_operator: bool,
+        remote: String,
+    ) -> Self {
+        let fingerprint = hex::encode(Sha256::digest(shown.as_ref()));
+        let by = format!("certificate with SHA-256 {fingerprint}");
+        Self { user, user_name: Some(user_name), is_operator, by, remote }
+    }
+
     /// The caller, for metadata and the ledger of `project`.
     pub(crate) fn actor(&self, project: ProjectId) -> Actor {
         Actor {
@@ -75,13 +91,18 @@ impl Caller {
     /// PERMISSION_DENIED.
     #[allow(clippy::result_large_err, reason = "tonic's error type")]
     pub(crate) fn require_operator(&self) -> Result<(), Status> {
-        if self.is_operator { Ok(()) } else { Err(Status::permission_denied("this is for operators only")) }
+        if self.is_operator { Ok(()) } else { Err(operators_only()) }
     }
+}
+
+fn operators_only() -> Status {
+    with_reason(Code::PermissionDenied, "OPERATORS_ONLY", "this is for operators only")
 }
 
 /// What a caller without credentials is told.
 pub(super) fn nobody() -> Status {
-    Status::unauthenticated("show a token (authorization: Bearer valv-...) or a client certificate")
+    let message = "show a token (authorization: Bearer valv-...) or a client certificate";
+    with_reason(Code::Unauthenticated, "NO_CREDENTIALS", message)
 }
 
 impl fmt::Display for Caller {

@@ -1,10 +1,10 @@
 //! Tokens for the admin service, and who a caller is.
 
-use super::error::refused;
+use super::error::{invalid, refused, with_reason};
 use super::{AdminState, Caller};
 use crate::credentials::{format_token, generate_token_secret, parse_token_id};
 use std::sync::Arc;
-use tonic::{Request, Response, Status};
+use tonic::{Code, Request, Response, Status};
 use valv_metadata_api::*;
 use valv_proto::admin::v1 as wire;
 use valv_proto::admin::v1::credentials_server::Credentials;
@@ -23,7 +23,7 @@ impl CredentialsService {
         match (named.is_empty(), &caller.user_name) {
             (false, _) => Ok(named),
             (true, Some(name)) => Ok(name.clone()),
-            (true, None) => Err(Status::invalid_argument("name a user: the local operator is none")),
+            (true, None) => Err(invalid("user", "name a user: the local operator is none")),
         }
     }
 }
@@ -63,7 +63,11 @@ impl Credentials for CredentialsService {
         let user_name = match (caller.is_operator, named.is_empty()) {
             (true, true) => None,
             (false, _) if !named.is_empty() && caller.user_name.as_ref() != Some(&named) => {
-                return Err(Status::permission_denied("only operators see tokens of other users"));
+                return Err(with_reason(
+                    Code::PermissionDenied,
+                    "NOT_YOURS",
+                    "only operators see tokens of other users",
+                ));
             }
             _ => Some(Self::subject(&caller, named)?),
         };
@@ -74,7 +78,7 @@ impl Credentials for CredentialsService {
     async fn revoke_token(&self, request: Request<wire::RevokeTokenRequest>) -> Result<Response<wire::Token>, Status> {
         let caller = Caller::of(&request)?;
         let id = parse_token_id(&request.into_inner().id)
-            .ok_or_else(|| Status::invalid_argument("a token's id has 32 hexadecimal digits"))?;
+            .ok_or_else(|| invalid("id", "a token's id has 32 hexadecimal digits"))?;
         let revoke = RevokeToken {
             actor: caller.actor(ProjectId::CLUSTER),
             asked_by_operator: caller.is_operator,

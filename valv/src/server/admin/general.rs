@@ -26,7 +26,8 @@ impl std::ops::Deref for General {
 
 #[tonic::async_trait]
 impl Admin for General {
-    async fn status(&self, _: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
+    async fn status(&self, request: Request<wire::StatusRequest>) -> Result<Response<wire::StatusReply>, Status> {
+        Caller::of(&request)?.require_operator()?;
         let disks = match &self.shards {
             Some(shards) => shards.disks().await.map_err(|error| Status::unavailable(error.to_string()))?,
             None => vec![],
@@ -56,6 +57,7 @@ impl Admin for General {
     type CensusStream = Pin<Box<dyn Stream<Item = Result<wire::CensusProgress, Status>> + Send>>;
 
     async fn census(&self, request: Request<wire::CensusRequest>) -> Result<Response<Self::CensusStream>, Status> {
+        Caller::of(&request)?.require_operator()?;
         let repair = self.repair.clone().ok_or_else(no_metadata_role)?;
         if request.into_inner().verify {
             let node = self.node.as_ref();
@@ -78,8 +80,10 @@ impl Admin for General {
 
     async fn export_metadata(
         &self,
-        _: Request<wire::ExportMetadataRequest>,
+        request: Request<wire::ExportMetadataRequest>,
     ) -> Result<Response<Self::ExportMetadataStream>, Status> {
+        // Of every project: sealed records, but object keys, sizes and times lie open.
+        Caller::of(&request)?.require_operator()?;
         let service = self.metadata()?.clone();
         Ok(Response::new(pieces(async move |out| Ok(service.export_all(out).await?))))
     }
@@ -121,6 +125,7 @@ impl Admin for General {
         &self,
         request: Request<wire::ListUsersRequest>,
     ) -> Result<Response<wire::ListUsersReply>, Status> {
+        Caller::of(&request)?.require_operator()?;
         Ok(Response::new(users::list(self.metadata()?, request.into_inner()).await?))
     }
 
@@ -128,6 +133,10 @@ impl Admin for General {
         &self,
         request: Request<wire::DescribeUserRequest>,
     ) -> Result<Response<wire::DescribeUserReply>, Status> {
+        let caller = Caller::of(&request)?;
+        if caller.user_name.as_ref() != Some(&request.get_ref().name) {
+            caller.require_operator()?;
+        }
         Ok(Response::new(users::describe(self.metadata()?, request.into_inner()).await?))
     }
 
