@@ -4,6 +4,7 @@
 //! headers and error codes live here and nowhere else.
 
 pub mod access;
+mod accesses;
 pub mod body;
 pub mod checksum;
 pub mod conditions;

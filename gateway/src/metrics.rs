@@ -1,7 +1,8 @@
 //! What the gateway counts of its requests. Labels are operations and S3 codes: both sets are fixed, so the number of
 //! series is bounded, and nothing names a project, bucket or key.
 
-use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
+use crate::accesses::RecorderMetrics;
+use prometheus::{HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry};
 use std::time::Duration;
 
 /// Metrics of S3 requests.
@@ -10,6 +11,7 @@ pub(crate) struct Metrics {
     latency: HistogramVec,
     received: IntCounterVec,
     sent: IntCounterVec,
+    pub(crate) recorder: RecorderMetrics,
 }
 
 impl Metrics {
@@ -32,11 +34,16 @@ impl Metrics {
             Opts::new("valv_s3_sent_bytes_total", "Plaintext bytes of object bodies sent."),
             &["operation"],
         )?;
+        let accesses = IntCounter::new("valv_s3_accesses_recorded_total", "Requests whose access is in the ledger.")?;
+        let commits = IntCounter::new("valv_s3_access_commits_total", "Commits that recorded accesses, many in each.")?;
+        registry.register(Box::new(accesses.clone()))?;
+        registry.register(Box::new(commits.clone()))?;
+        let recorder = RecorderMetrics { accesses, commits };
         registry.register(Box::new(requests.clone()))?;
         registry.register(Box::new(latency.clone()))?;
         registry.register(Box::new(received.clone()))?;
         registry.register(Box::new(sent.clone()))?;
-        Ok(Self { requests, latency, received, sent })
+        Ok(Self { requests, latency, received, sent, recorder })
     }
 
     pub(crate) fn answered(&self, operation: &str, code: &str, elapsed: Duration) {

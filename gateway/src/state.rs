@@ -4,6 +4,7 @@
 //! one S3 error, is counted once and, if the fault is ours, logged once, here.
 
 use crate::access::{Principals, RulesCache};
+use crate::accesses::AccessRecorder;
 use crate::body::{RequestBody, ResponseBody};
 use crate::data::{BlobGuard, DataPath};
 use crate::documents::Documents;
@@ -111,6 +112,7 @@ pub(crate) struct Shared {
     pub(crate) principals: Arc<Principals>,
     pub(crate) rules: RulesCache,
     pub(crate) metrics: Metrics,
+    pub(crate) accesses: Arc<AccessRecorder>,
     namespaces: Namespaces,
     pub(crate) lifecycle: LifecycleRules,
     pub(crate) documents: Documents,
@@ -130,12 +132,14 @@ impl Gateway {
         registry: &prometheus::Registry,
     ) -> Result<Arc<Self>, prometheus::Error> {
         let principals = Arc::new(Principals::new(Arc::clone(&metadata)));
+        let metrics = Metrics::new(registry)?;
         let shared = Shared {
             sigv4: SigV4Config::new(config.region.clone(), config.regions_also.clone()),
             hosts: HostConfig::new(config.base_domains.clone()),
             rules: RulesCache::new(Arc::clone(&metadata), Arc::clone(&principals)),
             principals,
-            metrics: Metrics::new(registry)?,
+            accesses: AccessRecorder::new(Arc::clone(&metadata), metrics.recorder.clone()),
+            metrics,
             namespaces: Namespaces::new(config.namespaces.clone(), Arc::clone(&metadata)),
             lifecycle: LifecycleRules::default(),
             documents: Documents::new(),
@@ -147,13 +151,14 @@ impl Gateway {
         Ok(Arc::new(Self { shared: Arc::new(shared) }))
     }
 
-    /// Waits for commits under way, for at most `commit_deadline`. To be called after the server has drained.
+    /// Waits for commits under way, and records what accesses came to, each for at most `commit_deadline`. To be called after the server has drained.
     pub async fn drain(&self) {
         self.shared.commits.close();
         let deadline = self.shared.config.commit_deadline;
         if tokio::time::timeout(deadline, self.shared.commits.wait()).await.is_err() {
             tracing::warn!(commits = self.shared.commits.len(), "ending with commits whose outcome is not known");
         }
+        self.shared.accesses.drain(deadline).await;
     }
 }
 

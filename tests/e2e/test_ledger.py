@@ -41,7 +41,8 @@ def test_every_change_is_an_event_with_who_what_and_how_much(told):
     folder, _ = told
     first, *events, head = lines(folder / "second.jsonl")
     assert first["line"] == "ledger" and head["line"] == "head" and head["size"] == len(events)
-    mine = [event for event in events if (event["names"]["subject"] or "").startswith("ct/")]
+    changes = [event for event in events if event["names"]]
+    mine = [event for event in changes if (event["names"]["subject"] or "").startswith("ct/")]
     assert [event["event"]["kind"] for event in mine] == [
         "ingestion",
         "replication",

@@ -1,6 +1,7 @@
 //! One request, as operations see it.
 
 use super::headers::text;
+use super::recording::Met;
 use crate::access::{About, AccessWatch, Action, Asker, Given, Judged, ObjectFacts, judge, refuse_outsiders};
 use crate::checksum::{BodyHasher, ExpectedDigests, WithMd5};
 use crate::documents::Share;
@@ -21,7 +22,7 @@ use valv_metadata_api::{
     Actor, Bucket, FoundObject, GetBucket, GetObject, GetUpload, MetadataError, ObjectKey, VersionSelector,
     WriteCondition,
 };
-use valv_types::{NamespaceId, ProjectId, TimestampMicros, UploadId};
+use valv_types::{NamespaceId, ProjectId, TimestampMicros, UploadId, VersionId};
 
 /// A request whose signature is right, or that has none.
 pub(crate) struct Context {
@@ -44,6 +45,8 @@ pub(crate) struct Context {
     document_shares: Mutex<Vec<Share>>,
     /// What the request's body gives its object, once it has been read.
     given: OnceLock<Given>,
+    /// What its record in the ledger may need.
+    pub(super) met: Mutex<Met>,
 }
 
 /// What a request is made of, for [`Context::new`].
@@ -94,6 +97,7 @@ impl Context {
             judged: Mutex::default(),
             document_shares: Mutex::default(),
             given: OnceLock::new(),
+            met: Mutex::default(),
         }
     }
 
@@ -176,7 +180,8 @@ impl Context {
     /// NoSuchBucket; AccessDenied if nothing could let the asker into the bucket.
     pub(crate) async fn bucket_of_many(&self) -> Result<Bucket, S3Error> {
         let bucket = self.unjudged_bucket().await?;
-        refuse_outsiders(&self.shared.rules, &self.asker, &bucket, self.now).await?;
+        let judged = refuse_outsiders(&self.shared.rules, &self.asker, &bucket, self.now).await;
+        self.met.lock().judged(&bucket, &About::key(self.target.key.as_ref()), None, judged)?;
         self.check_expected_owner("x-amz-expected-bucket-owner", &bucket).await?;
         Ok(bucket)
     }
@@ -204,7 +209,7 @@ impl Context {
     /// # Errors
     /// AccessDenied.
     pub(crate) async fn may(&self, action: Action, bucket: &Bucket) -> Result<(), S3Error> {
-        self.may_watched(action, bucket, About::key(self.target.key.as_ref())).await
+        self.may_watched(action, bucket, About::key(self.target.key.as_ref()), None).await
     }
 
     /// Asks for a right on a version of one of many keys of a bucket that has been read.
@@ -219,7 +224,8 @@ impl Context {
         version: VersionSelector,
     ) -> Result<(), S3Error> {
         let about = About { given: self.given(), ..About::version(key, version) };
-        judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await
+        let judged = judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await;
+        self.met.lock().judged(bucket, &about, None, judged)
     }
 
     /// Asks whether a key, or a version of it, may be removed. Of an object that exists the owner has a say against
@@ -247,7 +253,8 @@ impl Context {
             };
         }
         let action = Action::DeleteObject.of_version(version);
-        judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await
+        let judged = judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await;
+        self.met.lock().judged(bucket, &about, None, judged)
     }
 
     /// Asks for the right to read what a write compares the current version with: else its outcome would tell who may
@@ -299,14 +306,21 @@ impl Context {
                 about.upload_initiator = user.map(|user| user.canonical_id.clone());
             }
         }
-        self.may_watched(action, &bucket, about).await?;
+        self.may_watched(action, &bucket, about, None).await?;
         self.check_expected_owner("x-amz-expected-bucket-owner", &bucket).await?;
         Ok(bucket)
     }
 
-    /// Asks for a right, and has [`Self::watch`] ask again.
-    async fn may_watched(&self, action: Action, bucket: &Bucket, about: About) -> Result<(), S3Error> {
-        judge(&self.shared.rules, &self.asker, action, bucket, &about, self.now).await?;
+    /// Asks for a right, and has [`Self::watch`] ask again. `version` is what a refusal is recorded with.
+    async fn may_watched(
+        &self,
+        action: Action,
+        bucket: &Bucket,
+        about: About,
+        version: Option<VersionId>,
+    ) -> Result<(), S3Error> {
+        let judged = judge(&self.shared.rules, &self.asker, action, bucket, &about, self.now).await;
+        self.met.lock().judged(bucket, &about, version, judged)?;
         self.judged.lock().push(Judged { action, bucket: bucket.clone(), about: Arc::new(about) });
         Ok(())
     }
@@ -381,9 +395,13 @@ impl Context {
     ) -> Result<FoundObject, S3Error> {
         let request = GetObject { bucket: bucket.id, key: key.clone(), version, with_inline };
         let found = self.shared.metadata.get_object(request).await.map_err(|error| no_such_object(error, key, version));
+        let id = found.as_ref().ok().map(|found| found.version.id);
+        if let Some(id) = id {
+            self.met.lock().version(id);
+        }
         let about = About { given: self.given(), ..About::version(key, version) };
         if self.is_member(bucket) && self.shared.rules.knows_only_members(bucket) {
-            self.may_watched(action.of_version(version), bucket, about).await?;
+            self.may_watched(action.of_version(version), bucket, about, id).await?;
             return found;
         }
         match found {
@@ -392,14 +410,15 @@ impl Context {
                 let about = About { object: Some(facts), ..about };
                 // Size, ETag and checksums are for who may read the object (AWS, GetObjectAttributes, "Permissions").
                 if action == Action::GetObjectAttributes {
-                    self.may_watched(Action::GetObject.of_version(version), bucket, about.clone()).await?;
+                    self.may_watched(Action::GetObject.of_version(version), bucket, about.clone(), id).await?;
                 }
-                self.may_watched(action.of_version(version), bucket, about).await?;
+                self.may_watched(action.of_version(version), bucket, about, id).await?;
                 Ok(found)
             }
             // That a key does not exist is for those to know who may list the bucket (AWS, GetObject, "Permissions").
             absent => {
-                self.may_watched(Action::ListBucket, bucket, About::default()).await?;
+                let judged = self.may_watched(Action::ListBucket, bucket, About::default(), id).await;
+                judged.inspect_err(|_| self.met.lock().key(key))?;
                 absent
             }
         }

@@ -14,10 +14,12 @@ use super::headers::{
 };
 use super::lock::may_lock;
 use super::put::CHECKSUM_DEFAULT;
+use super::recording;
 use super::source::{self, Owner};
 use super::tagging::check_tags_allowed;
 use super::{Answer, xml};
 use crate::access::Action;
+use crate::accesses::Ticket;
 use crate::checksum::{self, BodyHasher, Digests, WithMd5};
 use crate::conditions::{ReadConditions, write_condition};
 use crate::data::FinishedBlob;
@@ -31,6 +33,7 @@ use crate::range::ByteRange;
 use crate::xml::{Namespace, Writer};
 use futures_util::StreamExt as _;
 use std::ops::Range;
+use valv_ledger::AccessEnd;
 use valv_metadata_api::{
     Attributes, Bucket, BucketDocumentKind, Checksum, ChecksumAlgorithm, CopyObject, FoundObject, GetUpload,
     MetadataError, ObjectKey, PutObject, PutPart, ShownVersion, VersionSelector, Written,
@@ -221,15 +224,17 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
     check_tags_allowed(cx, &bucket, &attributes.tags).await?;
     let expiring = Expiring::of(cx, &bucket, &key, source.len_bytes(), &attributes.tags).await;
     // What a customer's key is needed for is never shared: each copy has the key that its own request brought.
+    let mut ticket = begin_read(cx, &source, 0..source.len_bytes())?;
     let has_customer = sealing.encryption.is_customer() || source.sealing.encryption.is_customer();
     let written = if bucket.project == source.bucket.project && !has_customer {
+        ticket.recorded().await?;
         share(cx, &bucket, &source, key, attributes, algorithm, lock, condition).await?
     } else {
         let range = 0..source.len_bytes();
         // AWS: a copy has the checksum of its source if the request names none.
         let of_source = source.found.version.attributes.checksums.first().map(|one| one.algorithm);
         let algorithm = algorithm.or(of_source).unwrap_or(CHECKSUM_DEFAULT);
-        let (finished, digests) = reseal(cx, &source, &bucket, &sealing, range, [algorithm]).await?;
+        let (finished, digests) = reseal(cx, &source, &bucket, &sealing, range, [algorithm], &mut ticket).await?;
         let etag = hex::encode(sealing.etag(digests.md5().ok_or(S3Code::InternalError)?)?);
         let attributes = Attributes { etag, checksums: digests.to_records(), ..attributes };
         let request = PutObject {
@@ -251,6 +256,7 @@ pub(crate) async fn copy(cx: &Context) -> Answer {
             .await
             .map_err(|error| no_such_object(error, &key, VersionSelector::Current))?
     };
+    ticket.all_sent();
     let parts = part_count(&source.found.version);
     let mut response = xml(result("CopyObjectResult", written.order, &written.etag, &written.checksums, parts));
     let headers = response.headers_mut();
@@ -367,7 +373,15 @@ async fn open(cx: &Context, source: &Source, range: Range<u64>) -> Result<crate:
     source::open(&cx.shared, owner, &source.found, range, source.sealing.key()).await
 }
 
-/// Reads a range of the source and seals it as a new blob of `bucket`'s project.
+/// Begins to record that the source is read. The copy must not be visible before that is durable.
+fn begin_read(cx: &Context, source: &Source, range: Range<u64>) -> Result<Ticket, S3Error> {
+    let mut ticket = recording::begin(cx, &source.bucket, source.found.version.id, range, http::StatusCode::OK)?;
+    // Unless it comes to its end.
+    ticket.ends(AccessEnd::Failed);
+    Ok(ticket)
+}
+
+/// Reads a range of the source and seals it as a new blob of `bucket`'s project, and returns when that it was read is recorded.
 async fn reseal(
     cx: &Context,
     source: &Source,
@@ -375,6 +389,7 @@ async fn reseal(
     sealing: &Sealing,
     range: Range<u64>,
     algorithms: impl IntoIterator<Item = ChecksumAlgorithm>,
+    ticket: &mut Ticket,
 ) -> Result<(FinishedBlob, Digests), S3Error> {
     let mut hasher = BodyHasher::new(WithMd5::Yes, algorithms);
     let len_bytes = range.end - range.start;
@@ -388,7 +403,9 @@ async fn reseal(
         writer.write(piece).await?;
         watch.check().await?;
     }
-    Ok((writer.finish().await?, hasher.finish()))
+    let (finished, recorded) = tokio::join!(writer.finish(), ticket.recorded());
+    recorded?;
+    Ok((finished?, hasher.finish()))
 }
 
 /// The document that tells of a copy.
@@ -426,7 +443,8 @@ pub(crate) async fn upload_part_copy(cx: &Context) -> Answer {
         )));
     }
     let algorithm = upload.checksum.map_or(CHECKSUM_DEFAULT, |(algorithm, _)| algorithm);
-    let (finished, digests) = reseal(cx, &source, &bucket, &sealing, range, [algorithm]).await?;
+    let mut ticket = begin_read(cx, &source, range.clone())?;
+    let (finished, digests) = reseal(cx, &source, &bucket, &sealing, range, [algorithm], &mut ticket).await?;
     let request = PutPart {
         actor: cx.actor(),
         bucket: bucket.id,
@@ -446,6 +464,7 @@ pub(crate) async fn upload_part_copy(cx: &Context) -> Answer {
             async move { metadata.put_part(request).await }
         })
         .await?;
+    ticket.all_sent();
     // A checksum that nobody asked for is ours, to make the object's from.
     let told = if upload.checksum.is_some() { part.checksums.as_slice() } else { &[] };
     let mut response = xml(result("CopyPartResult", part.modified, &hex::encode(part.md5), told, None));

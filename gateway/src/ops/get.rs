@@ -4,8 +4,9 @@ use super::context::Context;
 use super::encryption;
 use super::headers::{add_checksums, add_etag, add_object, add_version, header_value, part_count, text};
 use super::source::{self, Owner, part_page};
-use super::{Answer, status};
+use super::{Answer, recording, status};
 use crate::access::{AccessWatch, Action};
+use crate::accesses::Ticket;
 use crate::body::{ByteStream, ResponseBody};
 use crate::conditions::{EtagList, ReadConditions, Verdict};
 use crate::encryption::AnswerTo;
@@ -25,6 +26,7 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use std::ops::Range;
 use std::sync::Arc;
+use valv_ledger::AccessEnd;
 use valv_metadata_api::{Bucket, Checksum, FoundObject, PARTS_PER_PAGE, PartRecord, VersionSelector};
 
 /// What of the object is wanted.
@@ -103,12 +105,18 @@ pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
 
     let body = match want {
         Want::HeadersOnly => ResponseBody::empty(),
+        // No byte leaves: what is recorded with the answer says it all.
+        Want::Body if range.is_empty() => ResponseBody::empty(),
         Want::Body => {
             let owner = Owner { project: bucket.project, bucket: bucket.id };
             let len_bytes = range.end - range.start;
-            let stream = source::open(&cx.shared, owner, &found, range, sealing.key()).await?;
-            let watched = watch(Arc::clone(&cx.shared), cx.operation, cx.watch(), stream);
-            if len_bytes == 0 { ResponseBody::empty() } else { ResponseBody::stream(len_bytes, watched) }
+            // Recorded while the shards are fetched; the first byte waits for both.
+            let mut ticket = recording::begin(cx, &bucket, version.id, range.clone(), code)?;
+            let opened = source::open(&cx.shared, owner, &found, range, sealing.key());
+            let (opened, recorded) = tokio::join!(opened, ticket.recorded());
+            let stream = opened.inspect_err(|_| ticket.ends(AccessEnd::Failed))?;
+            recorded.inspect_err(|_| ticket.ends(AccessEnd::Failed))?;
+            ResponseBody::stream(len_bytes, watch(Arc::clone(&cx.shared), cx.operation, cx.watch(), ticket, stream))
         }
     };
     let mut response = http::Response::new(body);
@@ -137,17 +145,26 @@ async fn hide(cx: &Context, bucket: &Bucket, found: &FoundObject, headers: &mut 
 }
 
 /// Ends a download when the right to it ends, and counts its bytes.
-fn watch(shared: Arc<Shared>, operation: Operation, watch: AccessWatch, stream: ByteStream) -> ByteStream {
-    Box::pin(stream::try_unfold((shared, watch, stream), move |(shared, mut watch, mut stream)| async move {
+fn watch(
+    shared: Arc<Shared>,
+    operation: Operation,
+    watch: AccessWatch,
+    ticket: Ticket,
+    stream: ByteStream,
+) -> ByteStream {
+    let state = (shared, watch, ticket, stream);
+    Box::pin(stream::try_unfold(state, move |(shared, mut watch, mut ticket, mut stream)| async move {
         let Some(piece) = stream.next().await else { return Ok(None) };
         let piece: Bytes = piece.inspect_err(|error| {
             // The status line is long gone: the connection is cut, and this is where the cause is told.
             let source = error.source_error().map(|source| source as &dyn std::error::Error);
             tracing::error!(code = %error.code(), error = source, "a download broke off");
+            ticket.ends(AccessEnd::Failed);
         })?;
-        watch.check().await?;
+        watch.check().await.inspect_err(|_| ticket.ends(AccessEnd::RightEnded))?;
+        ticket.sent(piece.len() as u64);
         shared.metrics.sent(operation.name(), piece.len() as u64);
-        Ok(Some((piece, (shared, watch, stream))))
+        Ok(Some((piece, (shared, watch, ticket, stream))))
     }))
 }
 

@@ -1,7 +1,7 @@
 //! The operations of S3, over metadata and the data path.
 //!
 //! Every operation takes the request's [`Context`], asks [`crate::access::judge`] through it before it touches
-//! anything, and reads the body only after that. What changes something commits once; whatever fails before the commit
+//! anything, and reads the body only after that. What asks only is in the ledger before it is answered ([`recording`]). What changes something commits once; whatever fails before the commit
 //! leaves nothing visible, because the blob's writer is dropped.
 
 pub(crate) mod acl;
@@ -29,6 +29,7 @@ pub(crate) mod post;
 pub(crate) mod probes;
 pub(crate) mod put;
 pub(crate) mod receive;
+pub(crate) mod recording;
 pub(crate) mod source;
 pub(crate) mod tagging;
 pub(crate) mod token;
@@ -47,14 +48,15 @@ pub(crate) type Answer = Result<Response<ResponseBody>, S3Error>;
 
 /// Runs the operation that the router found.
 pub(crate) async fn run(cx: &Context, payload: Payload) -> Answer {
-    dispatch(cx, payload).await.map_err(|error| {
+    let answer = dispatch(cx, payload).await.map_err(|error| {
         // S3 names the upload that it does not know.
         let is_unnamed = error.code() == S3Code::NoSuchUpload && error.extra("UploadId").is_none();
         match cx.query.get("uploadId") {
             Ok(Some(id)) if is_unnamed => error.with_extra("UploadId", id),
             _ => error,
         }
-    })
+    });
+    recording::answered(cx, answer).await
 }
 
 async fn dispatch(cx: &Context, payload: Payload) -> Answer {
