@@ -15,6 +15,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "valv/admin/v1/credentials.proto",
         "valv/admin/v1/keys.proto",
         "valv/admin/v1/custody.proto",
+        "valv/admin/v1/projects.proto",
         "valv/metadata/v1/metadata.proto",
         "valv/shard/v1/shard.proto",
     ];

@@ -15,8 +15,6 @@ use valv_types::{CommitId, NamespaceId, PoolId, ProjectId, TimestampMicros, User
 pub const MEMBERS_MAX: usize = 1_000;
 /// Longest text said of a project, in bytes.
 pub const PROJECT_TEXT_LEN_BYTES_MAX: usize = 4096;
-/// Longest retention in years: Object Lock's own 36,500 days.
-pub const RETENTION_YEARS_MAX: u32 = 100;
 
 /// What is said of a project. Sealed under the project's key; any text may be empty.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
@@ -36,20 +34,6 @@ pub struct ProjectDetails {
     /// Anything else.
     #[n(4)]
     pub note: String,
-}
-
-/// How long a project keeps what it holds. Feeds Object Lock.
-#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
-pub struct RetentionClass {
-    /// What people call it, such as `clinical trial`.
-    #[n(0)]
-    pub label: String,
-    /// No shorter retention can be given to a version, in years of 365 days; 0: none is demanded.
-    #[n(1)]
-    pub minimum_years: u32,
-    /// What a version gets for which no retention is named; never below the minimum.
-    #[n(2)]
-    pub default_years: u32,
 }
 
 /// How much a project may hold, versions in the trash and parts of open uploads included. `None`: no bound.
@@ -101,9 +85,6 @@ pub struct Project {
     /// What is said of it; `None` once its key is gone.
     #[n(7)]
     pub details: Option<ProjectDetails>,
-    /// How long it keeps what it holds.
-    #[n(8)]
-    pub retention: Option<RetentionClass>,
     /// How much it may hold.
     #[n(9)]
     pub quota: Quota,
@@ -211,9 +192,6 @@ pub struct ProjectChanges {
     /// See [`ProjectDetails::note`]. The controller's.
     #[n(4)]
     pub note: Option<String>,
-    /// The controller's, and never shorter than before.
-    #[n(5)]
-    pub retention: Option<RetentionClass>,
     /// The pool of buckets made from now on. The operator's.
     #[n(6)]
     pub pool: Option<PoolId>,
@@ -229,7 +207,7 @@ impl ProjectChanges {
     /// Whether something changes that is the controller's to decide.
     pub fn has_controllers(&self) -> bool {
         let texts = [&self.organisation, &self.contact, &self.legal_basis, &self.ethics_approval, &self.note];
-        self.retention.is_some() || texts.into_iter().any(Option::is_some)
+        texts.into_iter().any(Option::is_some)
     }
 
     /// Whether something changes that is the operator's to decide.
@@ -408,12 +386,6 @@ pub enum ProjectRefusal {
     #[error("in a governed project the secret of an access key can't be replaced: add another key")]
     #[n(14)]
     SecretFixed,
-    /// Retention gets longer only, and the default is not below the minimum.
-    #[error(
-        "a project's retention can only become longer; its default is not below its minimum, and neither is above {RETENTION_YEARS_MAX} years"
-    )]
-    #[n(15)]
-    RetentionShortened,
     /// A text is too long or has control characters.
     #[error(
         "what is said of a project is text of at most {PROJECT_TEXT_LEN_BYTES_MAX} bytes without control characters"

@@ -11,7 +11,7 @@
 
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::projects::{FoundProject, project_event};
-use crate::records::{self, EventKind, UserRecord};
+use crate::records::{self, EventKind, ProjectRecord, UserRecord};
 use crate::rows::{Tag, last_id};
 use crate::service::{Core, corrupt};
 use crate::store::{Snapshot, Versioned};
@@ -236,7 +236,8 @@ impl Core {
         .await
     }
 
-    /// Judges a new access key in a project; nothing to judge if it is ungoverned. `by` is `None` for operators.
+    /// Judges a new access key in a project; in an ungoverned one, or one that is being made, operators make all keys. `by` is
+    /// `None` for operators.
     pub(crate) async fn plan_key_of_member(
         &self,
         attempt: &mut Attempt,
@@ -244,18 +245,25 @@ impl Core {
         user: UserId,
         by: Option<&Person>,
     ) -> Result<(), MetadataError> {
-        let Some(row) = self.get(&self.rows.project(project)).await? else { return Ok(()) };
+        let operator_asks = by.is_none_or(|by| by.is_operator);
+        let row = self.get(&self.rows.project(project)).await?;
+        let is_governed = match &row {
+            Some(row) => records::decode::<ProjectRecord>("project", &row.value)?.governed.is_some(),
+            None => false,
+        };
         // Becoming governed at this moment would leave a key that nobody judged.
-        attempt.expect(self.rows.project(project), Some(&row));
-        if records::decode::<crate::records::ProjectRecord>("project", &row.value)?.governed.is_none() {
-            return Ok(());
+        if let Some(row) = &row {
+            attempt.expect(self.rows.project(project), Some(row));
+        }
+        if !is_governed {
+            return if operator_asks { Ok(()) } else { Err(ProjectRefusal::OperatorsOnly.into()) };
         }
         let member = self.found_member(project, user).await?.ok_or(ProjectRefusal::KeyOfStranger)?;
         let person = by.and_then(|by| by.actor.user);
         let may = match person {
             Some(person) if person == user => true,
             Some(person) if self.roles_of(project, person).await?.has(Role::Controller) => true,
-            _ => by.is_none_or(|by| by.is_operator) && !member.record.has_key,
+            _ => operator_asks && !member.record.has_key,
         };
         if !may {
             return Err(ProjectRefusal::KeyOfMember.into());

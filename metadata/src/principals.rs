@@ -259,7 +259,6 @@ impl Core {
             governed: None,
             details_key_version: 0,
             sealed_details: None,
-            retention: None,
             paid_until: None,
         };
         attempt.put(self.rows.project(project.id), records::encode(&record));

@@ -9,12 +9,11 @@ use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
 use crate::members::MemberRecord;
 use crate::principals::{FIRST_POOL, check_name, id_of_row};
-use crate::records::{self, EventKind, NamespaceRecord, ProjectRecord, RetentionRecord};
+use crate::records::{self, EventKind, NamespaceRecord, ProjectRecord};
 use crate::rows::{Tag, last_id};
 use crate::seal::Place;
 use crate::service::{Core, corrupt};
 use crate::store::{Snapshot, Versioned};
-use minicbor::{Decode, Encode};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use valv_metadata_api::*;
@@ -22,16 +21,6 @@ use valv_types::{CommitId, NamespaceId, PoolId, ProjectId, TimestampMicros, User
 
 /// Most projects in a page: at 20 KiB each, when every text is as long as it may be, 10 MiB.
 const PROJECT_PAGE_MAX: usize = 500;
-
-/// What is said of a project, sealed in its row.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Encode, Decode)]
-struct DetailsRecord {
-    #[n(0)]
-    details: ProjectDetails,
-    /// What people call the retention class.
-    #[n(1)]
-    retention_label: String,
-}
 
 /// A project that was read, with the row that a change expects.
 pub(crate) struct FoundProject {
@@ -139,7 +128,6 @@ impl Core {
             Err(MetadataError::KeyUnavailable) => None,
             Err(error) => return Err(error),
         };
-        let label = said.as_ref().map(|said| said.retention_label.clone()).unwrap_or_default();
         Ok(Project {
             id,
             name: self.open_project_name(id, record)?,
@@ -148,18 +136,17 @@ impl Core {
             pool: record.pool,
             created: record.created,
             governed: record.governed,
-            details: said.map(|said| said.details),
-            retention: record.retention.map(|retention| retention.class(label)),
+            details: said,
             quota: Quota::default(),
             used: None,
             paid_until: record.paid_until,
         })
     }
 
-    fn open_details(&self, id: ProjectId, record: &ProjectRecord) -> Result<DetailsRecord, MetadataError> {
+    fn open_details(&self, id: ProjectId, record: &ProjectRecord) -> Result<ProjectDetails, MetadataError> {
         match &record.sealed_details {
             Some(sealed) => self.seals.open(Place::Project(id), record.details_key_version, sealed),
-            None => Ok(DetailsRecord::default()),
+            None => Ok(ProjectDetails::default()),
         }
     }
 
@@ -208,7 +195,6 @@ impl Core {
             governed: Some(now),
             details_key_version: 0,
             sealed_details: None,
-            retention: None,
             paid_until: None,
         };
         let mut detail = json!({ "controller": request.controller });
@@ -337,27 +323,17 @@ impl Core {
         let old = self.open_details(id, record)?;
         let mut said = old.clone();
         let texts = [
-            ("organisation", &changes.organisation, &mut said.details.organisation),
-            ("contact", &changes.contact, &mut said.details.contact),
-            ("legal_basis", &changes.legal_basis, &mut said.details.legal_basis),
-            ("ethics_approval", &changes.ethics_approval, &mut said.details.ethics_approval),
-            ("note", &changes.note, &mut said.details.note),
+            ("organisation", &changes.organisation, &mut said.organisation),
+            ("contact", &changes.contact, &mut said.contact),
+            ("legal_basis", &changes.legal_basis, &mut said.legal_basis),
+            ("ethics_approval", &changes.ethics_approval, &mut said.ethics_approval),
+            ("note", &changes.note, &mut said.note),
         ];
         for (name, new, kept) in texts {
             let Some(new) = new.as_ref().filter(|new| *new != kept) else { continue };
             check_text(new)?;
             detail[name] = json!({ "from": kept, "to": new });
             kept.clone_from(new);
-        }
-        if let Some(class) = &changes.retention {
-            check_text(&class.label)?;
-            let new = RetentionRecord::of(class, record.retention)?;
-            let from = record.retention.map(|kept| kept.class(said.retention_label.clone()));
-            if from.as_ref() != Some(class) {
-                detail["retention"] = json!({ "from": from.as_ref().map(class_json), "to": class_json(class) });
-            }
-            said.retention_label.clone_from(&class.label);
-            record.retention = Some(new);
         }
         if said != old {
             let sealed = self.seals.seal(Place::Project(id), &said)?;
@@ -381,27 +357,6 @@ impl Core {
         let found = self.get(&self.rows.pool(pool)).await?;
         found.map(|_| ()).ok_or_else(|| ProjectRefusal::NoSuchPool.into())
     }
-}
-
-impl RetentionRecord {
-    /// The years of a class, which are not below those that were.
-    fn of(class: &RetentionClass, before: Option<Self>) -> Result<Self, MetadataError> {
-        let new = Self { minimum_years: class.minimum_years, default_years: class.default_years };
-        let floor = before.unwrap_or_default();
-        let is_good = new.minimum_years >= floor.minimum_years
-            && new.default_years >= floor.default_years
-            && new.default_years >= new.minimum_years
-            && new.default_years <= RETENTION_YEARS_MAX;
-        if is_good { Ok(new) } else { Err(ProjectRefusal::RetentionShortened.into()) }
-    }
-
-    fn class(self, label: String) -> RetentionClass {
-        RetentionClass { label, minimum_years: self.minimum_years, default_years: self.default_years }
-    }
-}
-
-fn class_json(class: &RetentionClass) -> Value {
-    json!({ "label": class.label, "minimum_years": class.minimum_years, "default_years": class.default_years })
 }
 
 pub(crate) fn require_operator(by: &Person) -> Result<(), MetadataError> {

@@ -93,22 +93,9 @@ pub(crate) struct ProjectRecord {
     #[n(6)]
     #[cbor(with = "minicbor::bytes")]
     pub(crate) sealed_details: Option<Vec<u8>>,
-    #[n(7)]
-    pub(crate) retention: Option<RetentionRecord>,
     /// From when on it is read-only.
-    #[n(8)]
+    #[n(7)]
     pub(crate) paid_until: Option<TimestampMicros>,
-}
-
-/// How long a project keeps what it holds, in years of 365 days. Lies open, so that every write can judge by it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Encode, Decode)]
-pub(crate) struct RetentionRecord {
-    /// No shorter retention can be given to a version.
-    #[n(0)]
-    pub(crate) minimum_years: u32,
-    /// What a version gets for which none is named; never below the minimum.
-    #[n(1)]
-    pub(crate) default_years: u32,
 }
 
 /// A namespace. The name is sealed under the system key "principals".

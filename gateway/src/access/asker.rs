@@ -1,5 +1,7 @@
 //! Who asks, from where, and with which words: everything about a request that a decision may look at.
 
+use super::Action;
+use super::roles::{Reach, reach};
 use super::rules::About;
 use crate::host::Query;
 use crate::http_date;
@@ -12,7 +14,7 @@ use http::header::{IF_MATCH, IF_NONE_MATCH, REFERER, USER_AGENT};
 use std::borrow::Cow;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use valv_metadata_api::{Bucket, VersionSelector};
+use valv_metadata_api::{AccessGrant, Bucket, VersionSelector};
 use valv_policy::ConditionKeys;
 use valv_types::TimestampMicros;
 
@@ -31,9 +33,36 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
-    /// Whether the asker is a member of the bucket's project.
+    /// Whether the asker's access key acts in the bucket's project. In a governed one that gives no right by itself: see
+    /// [`Self::role_allows`].
     pub(crate) fn is_member(&self, bucket: &Bucket) -> bool {
-        self.identity.as_ref().is_some_and(|identity| identity.grant.project == bucket.project)
+        self.own_grant(bucket).is_some()
+    }
+
+    fn own_grant(&self, bucket: &Bucket) -> Option<&AccessGrant> {
+        self.identity.as_ref().map(|identity| &identity.grant).filter(|grant| grant.project == bucket.project)
+    }
+
+    /// Whether the roles of the asker leave an action open, if the bucket is of the asker's own project. Nothing is said here
+    /// against anybody else.
+    pub(crate) fn role_allows(&self, action: Action, bucket: &Bucket, about: &About) -> bool {
+        let Some(grant) = self.own_grant(bucket) else { return true };
+        match reach(grant, action) {
+            Reach::All => true,
+            Reach::OwnUploads => about.upload_initiator.as_ref() == Some(&grant.canonical_id),
+            Reach::Nothing => false,
+        }
+    }
+
+    /// Whether who began an upload matters for what the asker may do with it.
+    pub(crate) fn depends_on_initiator(&self, action: Action, bucket: &Bucket) -> bool {
+        self.own_grant(bucket).is_none_or(|grant| reach(grant, action) == Reach::OwnUploads)
+    }
+
+    /// The same asker with what the access key stands for now.
+    pub(crate) fn with_grant(&self, grant: AccessGrant) -> Self {
+        let identity = self.identity.clone().map(|identity| Identity { grant, ..identity });
+        Self { identity, ..self.clone() }
     }
 }
 

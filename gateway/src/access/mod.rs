@@ -7,6 +7,7 @@
 mod action;
 mod asker;
 mod principals;
+mod roles;
 mod rules;
 #[cfg(test)]
 mod tests;
@@ -15,6 +16,7 @@ mod watch;
 pub use action::Action;
 pub(crate) use asker::Asker;
 pub use principals::Principals;
+pub(crate) use roles::may_create_bucket;
 pub(crate) use rules::{About, Given, ObjectFacts, Rules, RulesCache, read_ownership, read_public_access_block};
 pub(crate) use watch::{AccessWatch, Judged};
 
@@ -36,6 +38,9 @@ pub(crate) async fn judge(
     about: &About,
     now: TimestampMicros,
 ) -> Result<(), S3Error> {
+    if !asker.role_allows(action, bucket, about) {
+        return Err(S3Code::AccessDenied.into());
+    }
     if cache.knows_only_members(bucket) {
         return if asker.is_member(bucket) { Ok(()) } else { Err(S3Code::AccessDenied.into()) };
     }

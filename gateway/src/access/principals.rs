@@ -65,12 +65,13 @@ impl Principals {
         Ok(grant)
     }
 
-    /// Asks whether the key that signed a request is still what it was. Nothing can be said against an unsigned one.
+    /// Asks whether the key that signed a request still stands for the same, and what its user may do now. Nothing can be said
+    /// against an unsigned request.
     ///
     /// # Errors
     /// AccessDenied if the key is gone or stands for somebody else; that metadata can't be reached.
-    pub(crate) async fn still_granted(&self, asker: &Asker) -> Result<(), S3Error> {
-        let Some(identity) = &asker.identity else { return Ok(()) };
+    pub(crate) async fn still_granted(&self, asker: &Asker) -> Result<Option<AccessGrant>, S3Error> {
+        let Some(identity) = &asker.identity else { return Ok(None) };
         let grant = self.grant(&identity.access_key).await.map_err(|error| match error.code() {
             S3Code::InvalidAccessKeyId => S3Error::new(S3Code::AccessDenied),
             _ => error,
@@ -78,7 +79,7 @@ impl Principals {
         if (grant.user, grant.project) != (identity.grant.user, identity.grant.project) {
             return Err(S3Code::AccessDenied.into());
         }
-        Ok(())
+        Ok(Some(grant))
     }
 
     /// A user's names, at most a minute old. `None` if there is no such user any more.

@@ -54,7 +54,9 @@ impl AccessWatch {
     }
 
     async fn renew(&self) -> Result<(), S3Error> {
-        self.shared.principals.still_granted(&self.asker).await?;
+        let grant = self.shared.principals.still_granted(&self.asker).await?;
+        // By the roles that the user has now, not by those at the beginning.
+        let asker = grant.map_or_else(|| Arc::clone(&self.asker), |grant| Arc::new(self.asker.with_grant(grant)));
         for judged in &self.judged {
             let request = GetBucket { namespace: judged.bucket.namespace, name: judged.bucket.name.clone() };
             let bucket = match self.shared.metadata.get_bucket(request).await {
@@ -64,7 +66,7 @@ impl AccessWatch {
             };
             let about = self.about_now(judged, &bucket).await?;
             let now = TimestampMicros::now();
-            judge(&self.shared.rules, &self.asker, judged.action, &bucket, &about, now).await?;
+            judge(&self.shared.rules, &asker, judged.action, &bucket, &about, now).await?;
         }
         Ok(())
     }

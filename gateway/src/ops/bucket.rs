@@ -5,7 +5,7 @@ use super::headers::{header_value, text};
 use super::tagging::{TAGGING_LEN_BYTES_MAX, created_with};
 use super::token::{TokenKind, decode, encode};
 use super::{Answer, no_content, status, xml};
-use crate::access::Action;
+use crate::access::{Action, may_create_bucket};
 use crate::error::{S3Code, S3Error};
 use crate::http_date;
 use crate::limits::PAGE_LEN_MAX;
@@ -106,7 +106,9 @@ async fn pages(
 
 /// PUT of a bucket.
 pub(crate) async fn create(cx: &Context, mut payload: Payload) -> Answer {
-    cx.signed()?;
+    if !may_create_bucket(&cx.signed()?.grant) {
+        return Err(S3Code::AccessDenied.into());
+    }
     let name = cx.bucket_name()?.to_owned();
     let mut documents = super::acl::of_new_bucket(cx).await?;
     let object_lock = match text(&cx.headers, "x-amz-bucket-object-lock-enabled") {

@@ -147,30 +147,17 @@ async fn making_a_project_again_with_the_same_commit_finds_the_first() {
 }
 
 #[tokio::test]
-async fn each_side_changes_what_is_its_own_and_retention_gets_longer_only() {
+async fn each_side_changes_what_is_its_own() {
     let governed = Governed::new().await;
     let contact = ProjectChanges { contact: Some(SECRET_TEXT.to_owned()), ..ProjectChanges::default() };
     let paid =
         ProjectChanges { paid_until: Some(PaidUntil { until: Some(TimestampMicros(7)) }), ..ProjectChanges::default() };
-    let retention = |minimum_years, default_years| ProjectChanges {
-        retention: Some(RetentionClass { label: "trial".to_owned(), minimum_years, default_years }),
-        ..ProjectChanges::default()
-    };
     assert_eq!(refusal(governed.update(operator(), contact.clone()).await), ProjectRefusal::RoleMissing);
-    assert_eq!(refusal(governed.update(operator(), retention(1, 2)).await), ProjectRefusal::RoleMissing);
     assert_eq!(refusal(governed.update(governed.as_user("ada"), paid.clone()).await), ProjectRefusal::OperatorsOnly);
     governed.update(governed.as_user("ada"), contact).await.unwrap();
-    governed.update(governed.as_user("ada"), retention(10, 15)).await.unwrap();
     let project = governed.update(operator(), paid).await.unwrap();
     assert_eq!(project.details.unwrap().contact, SECRET_TEXT);
     assert_eq!(project.paid_until, Some(TimestampMicros(7)));
-    let class = project.retention.unwrap();
-    assert_eq!((class.label.as_str(), class.minimum_years, class.default_years), ("trial", 10, 15));
-    for (minimum, default) in [(9, 15), (10, 14), (16, 15), (10, 101)] {
-        let outcome = governed.update(governed.as_user("ada"), retention(minimum, default)).await;
-        assert_eq!(refusal(outcome), ProjectRefusal::RetentionShortened, "{minimum} {default}");
-    }
-    governed.update(governed.as_user("ada"), retention(10, 100)).await.unwrap();
     let pool = ProjectChanges { pool: Some(PoolId(99)), ..ProjectChanges::default() };
     assert_eq!(refusal(governed.update(operator(), pool).await), ProjectRefusal::NoSuchPool);
     let long = ProjectChanges { note: Some("x".repeat(4097)), ..ProjectChanges::default() };

@@ -1,5 +1,6 @@
 //! `valv project`: what controllers, stewards and auditors do with their projects.
 
+pub(crate) mod manage;
 mod report;
 pub(crate) mod usage;
 
@@ -10,6 +11,19 @@ pub(crate) enum ProjectCommand {
     Receipt(report::ReceiptArgs),
     /// Writes a signed report of what is verified, since when, and what is missing.
     Fixity(report::FixityArgs),
+    /// Makes a project and names its first controller. For operators.
+    Create(manage::CreateArgs),
+    /// Lists projects: all for operators, your own for members.
+    List(manage::ListArgs),
+    /// Shows a project.
+    Show(manage::ShowArgs),
+    /// Changes what is said of a project (controllers) or its limits (operators).
+    Update(manage::UpdateArgs),
+    /// Hands a project that has no members to its first controller. For operators.
+    Govern(manage::GovernArgs),
+    /// Members and their roles: add, remove, list.
+    #[command(subcommand)]
+    Member(manage::MemberCommand),
     /// Shows what a project held, asked and was sent in a month.
     Usage(usage::ProjectUsageArgs),
 }
@@ -19,6 +33,12 @@ pub(crate) async fn run(command: ProjectCommand) -> anyhow::Result<()> {
     match command {
         ProjectCommand::Receipt(args) => report::receipt(args).await,
         ProjectCommand::Fixity(args) => report::fixity(args).await,
+        ProjectCommand::Create(args) => manage::create(args).await,
+        ProjectCommand::List(args) => manage::list(args).await,
+        ProjectCommand::Show(args) => manage::show(args).await,
+        ProjectCommand::Update(args) => manage::update(args).await,
+        ProjectCommand::Govern(args) => manage::govern(args).await,
+        ProjectCommand::Member(command) => manage::member(command).await,
         ProjectCommand::Usage(args) => usage::run(args).await,
     }
 }

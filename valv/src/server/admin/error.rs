@@ -64,7 +64,6 @@ fn code(error: &MetadataError) -> Code {
             | ProjectRefusal::LastController
             | ProjectRefusal::TooManyMembers
             | ProjectRefusal::SecretFixed
-            | ProjectRefusal::RetentionShortened
             | ProjectRefusal::NoSuchPool
             | ProjectRefusal::UserIsLastController => Code::FailedPrecondition,
         },

@@ -14,6 +14,7 @@ mod general;
 mod keys;
 mod ledger;
 mod listener;
+mod projects;
 mod reports;
 pub(super) mod users;
 
@@ -53,6 +54,7 @@ use valv_proto::admin::v1::credentials_server::CredentialsServer;
 use valv_proto::admin::v1::custody_server::CustodyServer;
 use valv_proto::admin::v1::keys_server::KeysServer;
 use valv_proto::admin::v1::ledger_server::LedgerServer;
+use valv_proto::admin::v1::projects_server::ProjectsServer;
 use valv_proto::admin::v1::reports_server::ReportsServer;
 use valv_repair::RepairService;
 use valv_shard_api::ShardStore;
@@ -142,7 +144,8 @@ fn routes(state: &Arc<AdminState>, health: HealthServer<impl Health>) -> anyhow:
     .add_service(CredentialsServer::new(credentials::CredentialsService(state.clone())))
     .add_service(KeysServer::new(keys::KeysService(state.clone())))
     .add_service(ApprovalsServer::new(approvals::Service(state.clone())))
-    .add_service(CustodyServer::new(custody::CustodyService(state.clone())));
+    .add_service(CustodyServer::new(custody::CustodyService(state.clone())))
+    .add_service(ProjectsServer::new(projects::ProjectsService(state.clone())));
     reflection(routes.add_service(health))
 }
 

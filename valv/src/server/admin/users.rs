@@ -65,7 +65,14 @@ async fn ensure_first_key(service: &MetadataService) -> anyhow::Result<Option<Fi
         access_key,
         secret: Secret::new(secret.clone().into_bytes()),
     };
-    service.ensure_principal(principal).await.context(ID_VARIABLE)?;
+    match service.ensure_principal(principal).await {
+        Ok(_) => {}
+        Err(error @ MetadataError::Project { .. }) => {
+            tracing::warn!(%error, "the access key of the environment is left out");
+            return Ok(None);
+        }
+        Err(error) => return Err(error).context(ID_VARIABLE),
+    }
     Ok(Some(FirstKey { access_key_id, shown_secret: is_generated.then_some(secret) }))
 }
 
@@ -92,7 +99,14 @@ async fn ensure_user(service: &MetadataService, user: &UserSection) -> anyhow::R
             access_key: key.id.clone(),
             secret: Secret::new(key.secret.0.clone().into_bytes()),
         };
-        service.ensure_principal(principal).await.with_context(|| format!("access key {}", key.id))?;
+        match service.ensure_principal(principal).await {
+            Ok(_) => {}
+            // The project has become governed since: its members decide, and the server starts all the same.
+            Err(error @ MetadataError::Project { .. }) => {
+                tracing::warn!(user = %user.name, key = %key.id, %error, "an access key of the configuration is left out");
+            }
+            Err(error) => return Err(error).with_context(|| format!("access key {}", key.id)),
+        }
     }
     Ok(())
 }
