@@ -51,13 +51,13 @@ impl Met {
     }
 
     /// `judged` is an answer about a right on `bucket`: a refusal is noted. `version` is what it is about, if that is known.
-    pub(crate) fn judged(
+    pub(crate) fn judged<T>(
         &mut self,
         bucket: &Bucket,
         about: &About,
         version: Option<VersionId>,
-        judged: Result<(), S3Error>,
-    ) -> Result<(), S3Error> {
+        judged: Result<T, S3Error>,
+    ) -> Result<T, S3Error> {
         if judged.as_ref().is_err_and(is_denial) {
             let named = match about.version {
                 VersionSelector::Id(id) => Some(id),
