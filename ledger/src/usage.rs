@@ -387,4 +387,39 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn an_access_counts_with_what_it_asked_for_until_its_completion_takes_off_what_was_not_sent() {
+        use crate::access::{Access, AccessEnd, AccessState, Completion};
+        let begun = Access {
+            number: 1,
+            time: TimestampMicros(7),
+            action: "GetObject".to_owned(),
+            user: None,
+            bucket: None,
+            version: None,
+            opening: None,
+            start: 0,
+            end: 100,
+            bytes: 100,
+            count: 2,
+            status: 200,
+            state: AccessState::Begun,
+        };
+        let answered = Access { number: 2, bytes: 30, count: 1, state: AccessState::Answered, ..begun.clone() };
+        let end = Completion { number: 1, count: 2, of_bytes: 100, sent_bytes: 40, end: AccessEnd::BrokenOff };
+        let leaf = |accesses: Vec<Access>, completions: Vec<Completion>| Accesses {
+            recorder: valv_types::RecorderId::from_bytes([1; 16]),
+            accesses,
+            completions,
+        };
+        let (mut all, mut first, mut second) = (MonthSums::default(), MonthSums::default(), MonthSums::default());
+        first.add_accesses(&leaf(vec![begun, answered], vec![]));
+        assert_eq!((first.read_requests, first.egress_bytes()), (3, 130));
+        second.add_accesses(&leaf(vec![], vec![end]));
+        assert_eq!((second.read_requests, second.egress_bytes()), (0, -60));
+        all.merge(&first);
+        all.merge(&second);
+        assert_eq!((all.read_requests, all.egress_bytes()), (3, 70));
+    }
 }

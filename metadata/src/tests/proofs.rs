@@ -1,5 +1,6 @@
 //! Proofs, statements and usage: they hold for every state of a ledger, and agree with its export.
 
+use crate::ReceiptAsked;
 use crate::proofs::EventAsked;
 use crate::rows::Tag;
 use crate::store::{Commit, MetaStore as _, Write};
@@ -8,7 +9,7 @@ use serde_json::json;
 use valv_ledger::usage::Month;
 use valv_ledger::{Proof, Proven, SignedHead, StatementKind, statement};
 use valv_metadata_api::*;
-use valv_types::{CommitId, ProjectId};
+use valv_types::{BucketId, CommitId, ProjectId, TimestampMicros};
 
 fn project(fixture: &Fixture) -> ProjectId {
     fixture.actor.project
@@ -18,6 +19,12 @@ async fn proven(fixture: &Fixture, event: EventAsked, size: Option<u64>) -> Resu
     let found = fixture.service.prove_inclusion(project(fixture), event, size).await.map_err(|e| e.to_string())?;
     let proof = Proof::inclusion(found.index, &found.leaf, found.names.as_deref(), &found.path, found.head);
     proof.verify(&fixture.service.signing_public_key()).map_err(|error| error.to_string())
+}
+
+async fn put_body(fixture: &Fixture, bucket: BucketId, key: &[u8], blob: BlobRecord) {
+    let mut put = fixture.put(bucket, key);
+    put.body = NewBody::Blob(blob);
+    fixture.service.put_object(put).await.unwrap();
 }
 
 async fn remove_rows(fixture: &Fixture, tag: Tag) {
@@ -152,4 +159,66 @@ async fn usage_follows_from_every_leaf_once_however_often_it_is_counted() {
     let again = fixture.service.usage(None, month).await.unwrap();
     let again = again.into_iter().find(|usage| usage.project == project(&fixture)).unwrap();
     assert_eq!(again.usage.sums, counted.usage.sums);
+}
+
+#[tokio::test]
+async fn repairs_are_in_the_ledgers_of_those_whose_blobs_they_mend() {
+    let fixture = Fixture::new().await;
+    let bucket = fixture.bucket("b", false).await;
+    let mut repaired = Vec::new();
+    for number in 0..3u8 {
+        let blob = fixture.blob(100_000, BlobPlace::Shards);
+        repaired.push(RepairedBlob { blob: blob.blob, shards: 2 });
+        put_body(&fixture, bucket, &[number], blob).await;
+    }
+    // Deleted meanwhile, or never there: nobody's.
+    repaired.push(RepairedBlob { blob: fixture.blob(7, BlobPlace::Shards).blob, shards: 1 });
+    let before = fixture.store.count(Tag::Ledger);
+    let note = NoteRepairs { commit: CommitId::random(), repaired };
+    fixture.service.note_repairs(note.clone()).await.unwrap();
+    fixture.service.note_repairs(note).await.unwrap();
+    assert_eq!(fixture.store.count(Tag::Ledger), before + 1, "one record, however often it is told");
+    assert_eq!(fixture.service.repairs_of(project(&fixture)).await.unwrap(), (1, 300_000));
+    let asked = ReceiptAsked {
+        kind: StatementKind::RepairReceipt,
+        project: project(&fixture),
+        bucket: None,
+        prefix: Vec::new(),
+        since: TimestampMicros(0),
+        until: TimestampMicros(u64::MAX),
+    };
+    let mut receipt = Vec::new();
+    assert_eq!(fixture.service.write_receipt(&asked, &mut receipt).await.unwrap(), 1);
+    let verified = statement::verify(&receipt[..], &fixture.service.signing_public_key()).unwrap();
+    assert_eq!(verified.lines, 1);
+    let line: serde_json::Value = serde_json::from_slice(receipt.split(|byte| *byte == b'\n').next().unwrap()).unwrap();
+    assert_eq!((&line["detail"]["blobs"], &line["detail"]["shards"]), (&json!(3), &json!(6)));
+}
+
+#[tokio::test]
+async fn every_version_that_is_held_is_gone_through_once() {
+    let fixture = Fixture::new().await;
+    let bucket = fixture.bucket("b", true).await;
+    let mut blobs = std::collections::BTreeSet::new();
+    for number in 0..1_050u32 {
+        // Three versions of each of a third of the keys, so that both kinds of rows fill pages.
+        let key = (number % 350).to_be_bytes();
+        let blob = fixture.blob(100_000, BlobPlace::Shards);
+        blobs.insert(blob.blob);
+        put_body(&fixture, bucket, &key, blob).await;
+    }
+    fixture.put_now(bucket, b"empty").await;
+    let (mut found, mut versions, mut after) = (std::collections::BTreeSet::new(), 0, None);
+    loop {
+        let page = fixture.service.held_versions(project(&fixture), after).await.unwrap();
+        assert!(page.versions.len() <= 1_000);
+        versions += page.versions.len();
+        found.extend(page.versions.iter().flat_map(|version| version.blobs.iter().map(|blob| blob.blob)));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    assert_eq!(versions, 1_051);
+    assert_eq!(found, blobs);
 }

@@ -88,7 +88,7 @@ pub(crate) async fn run(command: LedgerCommand) -> anyhow::Result<()> {
 async fn export(args: ExportArgs) -> anyhow::Result<()> {
     let mut client = admin::connect(&args.data).await?;
     let request = ExportLedgerRequest { project: args.project.unwrap_or_default(), cluster: args.cluster };
-    let mut pieces = client.export_ledger(request).await?.into_inner();
+    let mut pieces = client.export_ledger(request).await.map_err(admin::refused)?.into_inner();
     // Nothing is left behind for a project that does not exist.
     let mut piece = pieces.message().await.map_err(|status| anyhow::anyhow!("{}", status.message()))?;
     let mut file = create_private(&args.out).with_context(|| format!("creating {}", args.out.display()))?;

@@ -43,9 +43,9 @@ pub(crate) async fn run(command: MetadataCommand) -> anyhow::Result<()> {
         println!("{} holds {lines} records", args.out.display());
         return Ok(());
     };
+    let mut pieces = client.export_metadata(ExportMetadataRequest {}).await.map_err(admin::refused)?.into_inner();
     let mut file = create_private(&args.out).with_context(|| format!("creating {}", args.out.display()))?;
     let bar = indicatif::ProgressBar::new_spinner();
-    let mut pieces = client.export_metadata(ExportMetadataRequest {}).await?.into_inner();
     let mut written = 0;
     while let Some(piece) = pieces.message().await.context("the export broke off: the file is incomplete")? {
         file.write_all(&piece.json_lines).with_context(|| format!("writing {}", args.out.display()))?;
