@@ -321,9 +321,9 @@ def damage_a_shard(server):
 def test_a_fixity_report_says_what_is_verified_missing_and_repaired(make_server, tmp_path):
     server = make_server("fixity")
     s3 = server.s3()
-    s3.create_bucket(Bucket="b")
-    s3.put_object(Bucket="b", Key="large", Body=harness.random_bytes(2_000_000))
-    s3.put_object(Bucket="b", Key="small", Body=b"in metadata")
+    s3.create_bucket(Bucket="fixity")
+    s3.put_object(Bucket="fixity", Key="large", Body=harness.random_bytes(2_000_000))
+    s3.put_object(Bucket="fixity", Key="small", Body=b"in metadata")
     key = server.valv("ledger", "key").stdout.strip()
     # A pass counts for what was there when it began, to the second.
     reports = iter(range(1000))
@@ -358,8 +358,10 @@ def test_a_fixity_report_says_what_is_verified_missing_and_repaired(make_server,
         return facts if facts["repairs"]["records"] else None
 
     facts = harness.wait_until(repaired, "the repair is told", interval_s=0.5)
-    assert facts["repairs"] == {"records": 1, "bytes": "2000000"} and facts["damaged"]["objects"] == 0
+    # The census and the repair queue may have met the same damage at the same time: each tells what it wrote.
+    assert int(facts["repairs"]["bytes"]) == 2_000_000 * facts["repairs"]["records"]
+    assert facts["damaged"]["objects"] == 0
     out = tmp_path / "repairs"
     server.valv("project", "receipt", "repair", "default", "--out", str(out))
-    [line] = verified(out, key)[1]
-    assert line["kind"] == "repair" and line["detail"]["blobs"] == 1 and line["detail"]["versions"]
+    for line in verified(out, key)[1]:
+        assert line["kind"] == "repair" and line["detail"]["blobs"] == 1 and len(line["detail"]["versions"]) == 1
