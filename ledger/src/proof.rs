@@ -77,6 +77,7 @@ pub enum ProofError {
 
 /// What a proof that holds says.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[allow(clippy::large_enum_variant, reason = "one at a time, and looked at once")]
 pub enum Proven {
     /// The event is in the ledger.
     Inclusion {
