@@ -213,7 +213,7 @@ impl Core {
         Err(MetadataError::Conflict)
     }
 
-    async fn plan_revocation(&self, request: &RevokeToken) -> Result<Plan<()>, MetadataError> {
+    async fn plan_revocation(self: &Arc<Self>, request: &RevokeToken) -> Result<Plan<()>, MetadataError> {
         let row = self.get(&self.rows.token(request.id)).await?.ok_or(TokenConflict::NoSuchToken)?;
         let mut record: TokenRecord = records::decode("token", &row.value)?;
         if Asker::new(&request.actor, request.asked_by_operator, record.user) == Asker::Other {
@@ -293,8 +293,9 @@ impl Core {
     }
 
     /// Governed projects where the user is a member, in no order.
-    async fn governed_projects_of(&self, _user: UserId) -> Result<Vec<ProjectId>, MetadataError> {
-        Ok(Vec::new())
+    async fn governed_projects_of(self: &Arc<Self>, user: UserId) -> Result<Vec<ProjectId>, MetadataError> {
+        let memberships = self.memberships(ProjectsOf { user }).await?;
+        Ok(memberships.into_iter().map(|membership| membership.project).collect())
     }
 
     /// All tokens of a user, in the order of their ids. Found by walking all of the cell's, as access keys are.
@@ -500,6 +501,49 @@ mod tests {
             fixture.service.create_token(create(&fixture, "main", secret as u8)).await.unwrap();
         }
         assert_eq!(conflict(fixture.service.create_token(create(&fixture, "main", 99)).await), TokenConflict::TooMany);
+    }
+
+    #[tokio::test]
+    async fn operators_make_no_second_token_for_a_member_of_a_governed_project() {
+        let fixture = Fixture::new().await;
+        let project = fixture.actor.project;
+        let ada = fixture.service.ensure_principal(principal("ada")).await.unwrap().user;
+        let operator = local_operator(project);
+        let govern = GovernProject {
+            by: Person { actor: operator.clone(), is_operator: true },
+            project,
+            controller: "ada".to_owned(),
+            commit: CommitId::random(),
+        };
+        fixture.service.govern_project(govern).await.unwrap();
+        let events = || {
+            let range = fixture.service.0.rows.range(Tag::Ledger, &[project.as_bytes()]);
+            fixture
+                .store
+                .rows()
+                .keys()
+                .filter(|key| range.start.as_slice() <= key.as_ref() && key.as_ref() < range.end.as_slice())
+                .count()
+        };
+        let before = events();
+        let first = fixture.service.create_token(create(&fixture, "ada", 1)).await.unwrap();
+        assert_eq!(events(), before + 1, "the project's ledger tells of it");
+        let second = conflict(fixture.service.create_token(create(&fixture, "ada", 2)).await);
+        assert_eq!(second, TokenConflict::OwnTokenNeeded);
+        // Revoking is an operator's, too, and opens no way round.
+        let revoke = RevokeToken { actor: operator, asked_by_operator: true, id: first.id, commit: CommitId::random() };
+        fixture.service.revoke_token(revoke).await.unwrap();
+        assert_eq!(events(), before + 2);
+        let third = conflict(fixture.service.create_token(create(&fixture, "ada", 3)).await);
+        assert_eq!(third, TokenConflict::OwnTokenNeeded);
+        let mut own = create(&fixture, "ada", 4);
+        (own.actor.user, own.asked_by_operator) = (Some(ada), false);
+        let own = fixture.service.create_token(own).await.unwrap();
+        assert_eq!(own.made_by, Some(ada));
+        // Who is in no governed project gets as many from operators as there is room for.
+        for secret in 5..7 {
+            fixture.service.create_token(create(&fixture, "main", secret)).await.unwrap();
+        }
     }
 
     #[tokio::test]

@@ -18,6 +18,7 @@ from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoRe
 from grpc_status import rpc_status
 
 import harness
+import people
 from harness import ACCESS_KEY, SECRET_KEY, wait_until
 
 SERVICE = "/valv.admin.v1.Credentials/"
@@ -296,6 +297,35 @@ def test_the_network_is_refused_without_tls(make_server, remote):
     plain = grpc.insecure_channel(remote.announced["admin"].removeprefix("https://"))
     with plain:
         assert refusal(plain.unary_unary(SERVICE + "WhoAmI"), b"", timeout=10) == grpc.StatusCode.UNAVAILABLE
+
+
+# -- operators and controllers -----------------------------------------------------------------------------------------
+
+
+def test_an_operator_can_not_become_a_controller_by_a_token(shared):
+    kim, una = people.Person(shared, "kim"), people.Person(shared, "una")
+    odd = people.Person(shared, "odd", operator=True)
+    people.governed(shared, "locked", kim)
+    own = kim.json("admin", "token", "create")
+    for name, run in (("odd", odd.run), ("local", shared.valv)):
+        refused = run("admin", "token", "create", "--user", "kim", check=False)
+        assert refused.returncode != 0 and "with the user's own token, not by an operator" in refused.stderr, name
+        out = shared.folder / f"{name}.jsonl"
+        refused = run("ledger", "export", "--project", "locked", "--out", out, check=False)
+        assert refused.returncode != 0 and "operators can't" in refused.stderr and not out.exists(), name
+    # Revoking all that the controller has opens no way round.
+    for token in json.loads(odd.run("admin", "token", "list", "--user", "kim", "--json").stdout):
+        if token["id"] != own["id"]:
+            odd.run("admin", "token", "revoke", token["id"], "--yes")
+    assert odd.run("admin", "token", "create", "--user", "kim", check=False).returncode != 0
+    kim.token = own["token"]
+    out = shared.folder / "kim.jsonl"
+    kim.run("ledger", "export", "--project", "locked", "--out", out)
+    kinds = [json.loads(line).get("event", {}).get("kind") for line in out.read_text().splitlines()]
+    assert kinds.count("token created") == 1 and kinds.count("token revoked") == 1, kinds
+    # A stranger is told the same of a project that is there and of one that is not.
+    said = [una.refused("ledger", "export", "--project", name, "--out", shared.folder / "no.jsonl") for name in ("locked", "nowhere")]
+    assert said[0] == said[1] and "no such project" in said[0]
 
 
 # -- any client --------------------------------------------------------------------------------------------------------

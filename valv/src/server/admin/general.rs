@@ -101,6 +101,7 @@ impl Admin for General {
             caller.require_operator()?;
             return Ok(Response::new(pieces(async move |out| Ok(service.export_cluster_ledger(out).await?))));
         }
+        // Names, purposes and references are in it: the operator of a governed project sees them no more than its objects.
         self.may_report(&caller, &request.project).await?;
         Ok(Response::new(pieces(async move |out| Ok(service.export_ledger(&request.project, out).await?))))
     }

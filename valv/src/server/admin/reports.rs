@@ -11,7 +11,7 @@ use tonic::{Request, Response, Status};
 use valv_ledger::StatementKind;
 use valv_ledger::usage::Month;
 use valv_metadata::{HeldCursor, ProjectUsage, ReceiptAsked};
-use valv_metadata_api::Person;
+use valv_metadata_api::Role;
 use valv_proto::admin::v1 as wire;
 use valv_proto::admin::v1::fixity_part::Part;
 use valv_proto::admin::v1::reports_server::Reports;
@@ -87,11 +87,8 @@ impl Reports for Reporting {
 impl AdminState {
     /// The project of this name, if the caller may see what is reported of it.
     pub(super) async fn may_report(&self, caller: &Caller, project: &str) -> Result<ProjectId, Status> {
-        let metadata = self.metadata()?;
-        let found = metadata.project_id(project).await.map_err(refused)?;
-        let by = Person { actor: caller.actor(found), is_operator: caller.is_operator };
-        metadata.require_member(&by, found).await.map_err(refused)?;
-        Ok(found)
+        // Strangers are not told whether there is such a project.
+        Ok(self.require(caller, project, &Role::ALL).await?.id)
     }
 }
 
