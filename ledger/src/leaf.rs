@@ -125,6 +125,10 @@ pub fn kind_name(kind: u32) -> &'static str {
         133 => "disk custody changed",
         110 => "repair",
         111 => "migration",
+        134 => "transfer offered",
+        135 => "transfer accepted",
+        136 => "transfer withdrawn",
+        137 => "transfer declined",
         _ => "other",
     }
 }

@@ -218,4 +218,12 @@ metadata_api! {
 
     /// Records in the ledgers of the projects whose they are that blobs were repaired.
     230 note_repairs: NoteRepairs(NoteRepairs) -> Empty;
+    /// Offers a project to another controller.
+    266 offer_transfer: OfferTransfer(OfferTransfer) -> Transfer;
+    /// The transfer of a project that was offered last.
+    267 get_transfer: GetTransfer(GetTransfer) -> Transfer;
+    /// Accepts an offer: the project changes hands.
+    268 accept_transfer: AcceptTransfer(AcceptTransfer) -> Transfer;
+    /// Withdraws or declines an offer.
+    269 withdraw_transfer: WithdrawTransfer(WithdrawTransfer) -> Transfer;
 }

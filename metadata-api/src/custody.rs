@@ -170,4 +170,40 @@ pub enum CustodyRefusal {
     #[error("name a custodian, a date, or both")]
     #[n(6)]
     NothingToChange,
+    /// Nothing is offered, or it was settled.
+    #[error("no transfer of this project is offered")]
+    #[n(7)]
+    NoSuchOffer,
+    /// Only whom it is made to may accept.
+    #[error("this transfer is offered to somebody else")]
+    #[n(8)]
+    NotYourOffer,
+    /// Its time is over.
+    #[error("this offer has expired: ask for another one")]
+    #[n(9)]
+    OfferExpired,
+    /// What was read is not what is offered now.
+    #[error("another transfer is offered by now: look at it first")]
+    #[n(10)]
+    OfferChanged,
+    /// One at a time.
+    #[error("a transfer of this project is offered already: withdraw it first")]
+    #[n(11)]
+    OfferOpen,
+    /// Who offered may not give the project away any more.
+    #[error("who offered this is no controller of the project any more: ask its controllers for another offer")]
+    #[n(12)]
+    OfferLapsed,
+    /// That changes nothing.
+    #[error("a project is transferred to somebody else, not to yourself")]
+    #[n(13)]
+    OfferedToYourself,
+    /// [`crate::TRANSFER_OFFER_SECS_MAX`].
+    #[error("an offer is valid for a second to 180 days")]
+    #[n(14)]
+    ValidityOutOfRange,
+    /// The new side and the reason have to be named.
+    #[error("an offer needs the new organisation, a contact there, and a reason")]
+    #[n(15)]
+    TermsMissing,
 }

@@ -22,6 +22,7 @@ mod report;
 mod retention;
 mod secret;
 mod service;
+mod transfer;
 mod upload;
 
 pub use access::*;
@@ -39,4 +40,5 @@ pub use report::*;
 pub use retention::*;
 pub use secret::Secret;
 pub use service::*;
+pub use transfer::*;
 pub use upload::*;

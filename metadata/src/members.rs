@@ -168,7 +168,7 @@ impl Core {
         Ok(())
     }
 
-    fn members_in(
+    pub(crate) fn members_in(
         &self,
         snapshot: &dyn Snapshot,
         project: ProjectId,

@@ -313,7 +313,7 @@ impl Core {
     }
 
     /// Changes the record as asked, and notes in `detail` what was and what is now.
-    async fn apply_changes(
+    pub(crate) async fn apply_changes(
         &self,
         id: ProjectId,
         record: &mut ProjectRecord,

@@ -684,6 +684,16 @@ pub(crate) enum EventKind {
     /// Shards of the project's blobs were missing or damaged, and were rebuilt.
     #[n(110)]
     ShardsRepaired = 110,
+    /// A controller offered the project to another one.
+    #[n(134)]
+    TransferOffered = 134,
+    /// ... who accepted: the project changed hands.
+    #[n(135)]
+    TransferAccepted = 135,
+    #[n(136)]
+    TransferWithdrawn = 136,
+    #[n(137)]
+    TransferDeclined = 137,
 }
 
 /// One custody event.

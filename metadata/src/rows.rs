@@ -71,6 +71,7 @@ pub(crate) enum Tag {
     Custodian = 0x98,
     DiskCustody = 0x99,
     CustodyState = 0x9A,
+    Transfer = 0x9B,
     IncarnationCounter = 0x80,
     Incarnation = 0x81,
     Fence = 0x82,
@@ -381,6 +382,11 @@ impl Rows {
 
     pub(crate) fn disk_custody(&self, disk: DiskId) -> Key {
         self.key(Tag::DiskCustody, &[disk.as_bytes()])
+    }
+
+    /// The transfer of a project that was offered last.
+    pub(crate) fn transfer(&self, project: ProjectId) -> Key {
+        self.key(Tag::Transfer, &[project.as_bytes()])
     }
 
     /// The row that every change of custody writes.

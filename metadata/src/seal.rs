@@ -37,6 +37,7 @@ pub(crate) enum Place {
     Project(ProjectId),
     /// Of the cluster: sealed under the key of [`ProjectId::CLUSTER`].
     Custodian(CustodianId),
+    Transfer(ProjectId, CommitId),
 }
 
 impl Place {
@@ -53,7 +54,8 @@ impl Place {
             | Self::Retention(project)
             | Self::Hold(project, ..)
             | Self::Disposal(project, ..)
-            | Self::Project(project) => project,
+            | Self::Project(project)
+            | Self::Transfer(project, ..) => project,
             Self::Custodian(_) => ProjectId::CLUSTER,
         }
     }
@@ -94,6 +96,7 @@ impl Place {
             Self::Disposal(_, disposal) => out.extend_from_slice(disposal.as_bytes()),
             Self::Project(_) => {}
             Self::Custodian(custodian) => out.extend_from_slice(custodian.as_bytes()),
+            Self::Transfer(_, offer) => out.extend_from_slice(offer.as_bytes()),
         }
         out
     }
@@ -113,6 +116,7 @@ impl Place {
             Self::Disposal(..) => "disposal",
             Self::Project(_) => "project",
             Self::Custodian(..) => "custodian",
+            Self::Transfer(..) => "transfer",
         }
     }
 }

@@ -319,4 +319,8 @@ dispatch! {
     list_custodians(Empty) -> Vec<Custodian> => all_custodians;
     set_disk_custody(SetDiskCustody) -> DiskCustody => change_disk_custody;
     list_disk_custody(Empty) -> Vec<DiskCustody> => all_disk_custody;
+    offer_transfer(OfferTransfer) -> Transfer => offer_transfer;
+    get_transfer(GetTransfer) -> Transfer => find_transfer;
+    accept_transfer(AcceptTransfer) -> Transfer => accept_transfer;
+    withdraw_transfer(WithdrawTransfer) -> Transfer => withdraw_transfer;
 }

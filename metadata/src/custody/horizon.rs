@@ -8,8 +8,10 @@
 //! safe side.
 
 use crate::attempt::store_error;
-use crate::records::{BucketRecord, FLAG_LEGAL_HOLD, HeadRecord, NoncurrentRecord, PageRecord, VersionRecord, decode};
-use crate::rows::{Tag, bucket_of_row};
+use crate::records::{
+    BucketRecord, FLAG_DELETE_MARKER, FLAG_LEGAL_HOLD, HeadRecord, NoncurrentRecord, PageRecord, VersionRecord, decode,
+};
+use crate::rows::{Tag, bucket_of_row, split_object_row};
 use crate::service::{Core, MetadataService, corrupt};
 use crate::store::Snapshot;
 use minicbor::Decode;
@@ -72,6 +74,10 @@ impl Kept {
             return Some(FOREVER);
         }
         self.retention.map(|retention| retention.until)
+    }
+
+    fn is_delete_marker(&self) -> bool {
+        self.flags & FLAG_DELETE_MARKER != 0
     }
 }
 
@@ -163,17 +169,14 @@ impl Scan<'_> {
         let range = self.core.rows.range(tag, &[]);
         let mut cursor = self.snapshot.scan(&range.start, &range.end).map_err(store_error)?;
         // Rows of a bucket stand together: one is remembered.
-        let mut bucket: Option<(BucketId, ProjectId)> = None;
+        let mut bucket: Option<(BucketId, BucketRecord)> = None;
         while let Some((key, row)) = cursor.next().map_err(store_error)? {
             let id = bucket_of_row(&key).ok_or_else(|| corrupt("object row"))?;
-            let project = match bucket {
-                Some((known, project)) if known == id => project,
-                _ => {
-                    let project = self.project_of(id)?;
-                    bucket = Some((id, project));
-                    project
-                }
-            };
+            if bucket.as_ref().is_none_or(|(known, _)| *known != id) {
+                bucket = Some((id, self.bucket(id)?));
+            }
+            let Some((_, record)) = &bucket else { continue };
+            let project = record.project;
             if only.is_some_and(|only| only != project) {
                 let after = self.core.rows.range(tag, &[id.as_bytes()]).end;
                 cursor.seek(&after).map_err(store_error)?;
@@ -181,7 +184,15 @@ impl Scan<'_> {
             }
             self.progress.versions += 1;
             let kept: KeptRow = decode("version", &row.value)?;
-            if let Some(until) = kept.version.until() {
+            let mut until = kept.version.until();
+            // Holds on a project, a bucket or a prefix; what is no version's data can't be kept.
+            if record.has_holds() && !kept.version.is_delete_marker() {
+                let (object_key, _) = split_object_row(&key).ok_or_else(|| corrupt("object row"))?;
+                if record.is_held(&object_key) {
+                    until = Some(FOREVER);
+                }
+            }
+            if let Some(until) = until {
                 let version = match tag {
                     Tag::Head => decode::<HeadRecord>("head", &row.value)?.version,
                     _ => decode::<NoncurrentRecord>("noncurrent version", &row.value)?.version,
@@ -196,9 +207,9 @@ impl Scan<'_> {
         Ok(progress(self.progress))
     }
 
-    fn project_of(&self, bucket: BucketId) -> Result<ProjectId, MetadataError> {
+    fn bucket(&self, bucket: BucketId) -> Result<BucketRecord, MetadataError> {
         let row = self.snapshot.get(&self.core.rows.bucket(bucket)).map_err(store_error)?;
-        Ok(decode::<BucketRecord>("bucket", &row.ok_or_else(|| corrupt("bucket"))?.value)?.project)
+        decode("bucket", &row.ok_or_else(|| corrupt("bucket"))?.value)
     }
 
     fn version(

@@ -12,6 +12,7 @@ pub(crate) mod records;
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests;
+mod transfer;
 mod watch;
 
 pub use horizon::{FoundHorizon, HorizonProgress};

@@ -1,7 +1,8 @@
 //! Records of custody at rest (`docs/format-metadata.md`).
 
 use minicbor::{Decode, Encode};
-use valv_types::{CustodianId, TimestampMicros};
+use valv_metadata_api::{TransferState, TransferTerms};
+use valv_types::{CommitId, CustodianId, TimestampMicros, UserId};
 
 /// A custodian.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -34,4 +35,48 @@ pub(crate) struct DiskCustodyRecord {
 pub(crate) struct CustodyState {
     #[n(0)]
     pub(crate) changes: u64,
+}
+
+/// The transfer of a project that was offered last.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct TransferRecord {
+    #[n(0)]
+    pub(crate) offer: CommitId,
+    #[n(1)]
+    pub(crate) state: TransferState,
+    #[n(2)]
+    pub(crate) offered_by: UserId,
+    #[n(3)]
+    pub(crate) offered: TimestampMicros,
+    #[n(4)]
+    pub(crate) expires: TimestampMicros,
+    #[n(5)]
+    pub(crate) to: UserId,
+    #[n(6)]
+    pub(crate) keeps_controllers: bool,
+    #[n(7)]
+    pub(crate) settled: Option<TimestampMicros>,
+    /// Version of the project's key that seals the texts.
+    #[n(8)]
+    pub(crate) key_version: u32,
+    /// [`TransferTexts`], sealed.
+    #[n(9)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+}
+
+/// The sealed half of a transfer.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub(crate) struct TransferTexts {
+    #[n(0)]
+    pub(crate) terms: TransferTerms,
+    #[n(1)]
+    pub(crate) offered_by: String,
+    #[n(2)]
+    pub(crate) to: String,
+    #[n(3)]
+    pub(crate) from_organisation: String,
+    /// Names of the controllers whose memberships ended.
+    #[n(4)]
+    pub(crate) removed: Vec<String>,
 }

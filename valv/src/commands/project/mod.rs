@@ -2,6 +2,7 @@
 
 pub(crate) mod manage;
 mod report;
+mod transfer;
 pub(crate) mod usage;
 
 /// `valv project ...`.
@@ -24,6 +25,9 @@ pub(crate) enum ProjectCommand {
     /// Members and their roles: add, remove, list.
     #[command(subcommand)]
     Member(manage::MemberCommand),
+    /// Hands a project to another controller: offer, show, accept, withdraw.
+    #[command(subcommand)]
+    Transfer(transfer::TransferCommand),
     /// Shows what a project held, asked and was sent in a month.
     Usage(usage::ProjectUsageArgs),
 }
@@ -39,6 +43,7 @@ pub(crate) async fn run(command: ProjectCommand) -> anyhow::Result<()> {
         ProjectCommand::Update(args) => manage::update(args).await,
         ProjectCommand::Govern(args) => manage::govern(args).await,
         ProjectCommand::Member(command) => manage::member(command).await,
+        ProjectCommand::Transfer(command) => transfer::run(command).await,
         ProjectCommand::Usage(args) => usage::run(args).await,
     }
 }

@@ -1,6 +1,7 @@
-//! Custodians and the custody of disks.
+//! Custodians, the custody of disks, the horizon, and projects that change hands.
 
 mod horizon;
+mod transfer;
 
 use super::error::refused;
 use super::{AdminState, Caller};
@@ -186,5 +187,33 @@ impl Custody for CustodyService {
 
     async fn horizon(&self, request: Request<wire::HorizonRequest>) -> Result<Response<Self::HorizonStream>, Status> {
         horizon::answer(&self.0, request).await
+    }
+
+    async fn offer_transfer(
+        &self,
+        request: Request<wire::OfferTransferRequest>,
+    ) -> Result<Response<wire::Transfer>, Status> {
+        transfer::offer(&self.0, request).await
+    }
+
+    async fn get_transfer(
+        &self,
+        request: Request<wire::GetTransferRequest>,
+    ) -> Result<Response<wire::Transfer>, Status> {
+        transfer::get(&self.0, request).await
+    }
+
+    async fn accept_transfer(
+        &self,
+        request: Request<wire::AcceptTransferRequest>,
+    ) -> Result<Response<wire::AcceptTransferReply>, Status> {
+        transfer::accept(&self.0, request).await
+    }
+
+    async fn withdraw_transfer(
+        &self,
+        request: Request<wire::WithdrawTransferRequest>,
+    ) -> Result<Response<wire::Transfer>, Status> {
+        transfer::withdraw(&self.0, request).await
     }
 }

@@ -71,7 +71,17 @@ fn code(error: &MetadataError) -> Code {
             CustodyRefusal::NoSuchCustodian => Code::NotFound,
             CustodyRefusal::OrganisationTaken => Code::AlreadyExists,
             CustodyRefusal::TextMalformed | CustodyRefusal::NothingToChange => Code::InvalidArgument,
-            CustodyRefusal::HasDisks | CustodyRefusal::TooMany => Code::FailedPrecondition,
+            CustodyRefusal::NoSuchOffer => Code::NotFound,
+            CustodyRefusal::NotYourOffer => Code::PermissionDenied,
+            CustodyRefusal::OfferedToYourself | CustodyRefusal::ValidityOutOfRange | CustodyRefusal::TermsMissing => {
+                Code::InvalidArgument
+            }
+            CustodyRefusal::HasDisks
+            | CustodyRefusal::TooMany
+            | CustodyRefusal::OfferExpired
+            | CustodyRefusal::OfferChanged
+            | CustodyRefusal::OfferOpen
+            | CustodyRefusal::OfferLapsed => Code::FailedPrecondition,
         },
         MetadataError::Token { reason } => match reason {
             TokenConflict::NotValid => Code::Unauthenticated,
