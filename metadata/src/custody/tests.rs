@@ -6,7 +6,9 @@ use crate::testing::{Fixture, SECRET_TEXT, actor, disks};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use valv_metadata_api::*;
-use valv_types::{BucketId, ChunkId, CommitId, CustodianId, DiskId, ProjectId, TimestampMicros, placement_hash};
+use valv_types::{
+    BucketId, ChunkId, CommitId, CustodianId, DiskId, ProjectId, TimestampMicros, UserId, placement_hash,
+};
 
 fn operator() -> Actor {
     let mut operator = actor(ProjectId::CLUSTER, valv_types::UserId::from_bytes([9; 16]));
@@ -279,4 +281,123 @@ async fn copies_of_a_short_chunk_and_parts_lie_where_their_placement_says() {
     assert_eq!(found.report.rows.iter().map(|row| row.disk).collect::<BTreeSet<_>>(), on.iter().copied().collect());
     let covers = found.report.disks.values().filter(|need| need.cover_until.is_some()).count();
     assert_eq!(covers, 1, "one copy that lasts is enough");
+}
+
+// -- transfers ---------------------------------------------------------------------------------------------------------
+
+fn person(project: ProjectId, user: UserId) -> Person {
+    Person { actor: actor(project, user), is_operator: false }
+}
+
+/// A governed project whose controller is the fixture's user, and another user who is no member.
+async fn governed(fixture: &Fixture) -> (ProjectId, UserId, UserId) {
+    let (project, owner) = (fixture.actor.project, fixture.actor.user.unwrap());
+    let mut by = person(project, owner);
+    by.is_operator = true;
+    let request = GovernProject { by, project, controller: "main".to_owned(), commit: CommitId::random() };
+    fixture.service.govern_project(request).await.unwrap();
+    let other = fixture.service.ensure_principal(crate::testing::principal("eva")).await.unwrap();
+    (project, owner, other.user)
+}
+
+fn offer(project: ProjectId, by: UserId, keeps_controllers: bool) -> OfferTransfer {
+    OfferTransfer {
+        by: person(project, by),
+        project,
+        to: "eva".to_owned(),
+        terms: TransferTerms {
+            organisation: "Uni B".to_owned(),
+            contact: format!("{SECRET_TEXT} b@b.example"),
+            reason: "the group moves".to_owned(),
+            ..TransferTerms::default()
+        },
+        keeps_controllers,
+        valid_secs: 600,
+        commit: CommitId::random(),
+    }
+}
+
+fn acceptance(project: ProjectId, by: UserId, offer: CommitId) -> AcceptTransfer {
+    AcceptTransfer { by: person(project, by), project, offer, commit: CommitId::random() }
+}
+
+fn withdrawal(project: ProjectId, by: UserId) -> WithdrawTransfer {
+    WithdrawTransfer { by: person(project, by), project, reason: String::new(), commit: CommitId::random() }
+}
+
+#[tokio::test]
+async fn a_project_changes_hands_when_the_other_side_accepts() {
+    let fixture = Fixture::new().await;
+    let (project, owner, eva) = governed(&fixture).await;
+    let service = &fixture.service;
+    let none = service.accept_transfer(acceptance(project, eva, CommitId::random())).await;
+    assert_eq!(refusal(none), CustodyRefusal::NoSuchOffer);
+    assert!(service.offer_transfer(offer(project, eva, false)).await.is_err(), "only a controller may offer");
+    let first = service.offer_transfer(offer(project, owner, false)).await.unwrap();
+    assert_eq!((first.state, first.to_name.as_str()), (TransferState::Offered, "eva"));
+    assert_eq!(refusal(service.offer_transfer(offer(project, owner, false)).await), CustodyRefusal::OfferOpen);
+    assert_eq!(
+        refusal(service.accept_transfer(acceptance(project, owner, first.offer)).await),
+        CustodyRefusal::NotYourOffer
+    );
+    // Another offer takes its place: what was read is not what would be accepted.
+    service.withdraw_transfer(withdrawal(project, owner)).await.unwrap();
+    let second = service.offer_transfer(offer(project, owner, false)).await.unwrap();
+    assert_eq!(
+        refusal(service.accept_transfer(acceptance(project, eva, first.offer)).await),
+        CustodyRefusal::OfferChanged
+    );
+    let shown = service.get_transfer(GetTransfer { by: person(project, eva), project }).await.unwrap();
+    assert_eq!(shown, second);
+
+    let accepted = service.accept_transfer(acceptance(project, eva, second.offer)).await.unwrap();
+    assert_eq!((accepted.state, accepted.removed.as_slice()), (TransferState::Accepted, &["main".to_owned()][..]));
+    assert!(service.0.roles_of(project, eva).await.unwrap().has(Role::Controller));
+    assert!(service.0.roles_of(project, owner).await.unwrap().is_empty());
+    let details = service.get_project(GetProject::Id(project)).await.unwrap().details.unwrap();
+    assert_eq!(details.organisation, "Uni B");
+    assert!(service.offer_transfer(offer(project, owner, false)).await.is_err(), "no member any more");
+    assert_eq!(
+        refusal(service.accept_transfer(acceptance(project, eva, second.offer)).await),
+        CustodyRefusal::NoSuchOffer
+    );
+    assert!(service.get_transfer(GetTransfer { by: person(project, owner), project }).await.is_err());
+    let marker = SECRET_TEXT.as_bytes();
+    for row in fixture.store.rows().values() {
+        assert!(!row.value.windows(marker.len()).any(|window| window == marker));
+    }
+}
+
+#[tokio::test]
+async fn an_offer_may_keep_the_controllers_be_declined_and_is_void_without_its_controller() {
+    let fixture = Fixture::new().await;
+    let (project, owner, eva) = governed(&fixture).await;
+    let service = &fixture.service;
+    service.offer_transfer(offer(project, owner, true)).await.unwrap();
+    let declined = service.withdraw_transfer(withdrawal(project, eva)).await.unwrap();
+    assert_eq!(declined.state, TransferState::Declined);
+    for (change, expected) in [
+        (OfferTransfer { valid_secs: 0, ..offer(project, owner, true) }, CustodyRefusal::ValidityOutOfRange),
+        (
+            OfferTransfer { terms: TransferTerms::default(), ..offer(project, owner, true) },
+            CustodyRefusal::TermsMissing,
+        ),
+        (OfferTransfer { to: "main".to_owned(), ..offer(project, owner, true) }, CustodyRefusal::OfferedToYourself),
+    ] {
+        assert_eq!(refusal(service.offer_transfer(change).await), expected);
+    }
+    let kept = service.offer_transfer(offer(project, owner, true)).await.unwrap();
+    let accepted = service.accept_transfer(acceptance(project, eva, kept.offer)).await.unwrap();
+    assert!(accepted.removed.is_empty());
+    assert!(service.0.roles_of(project, owner).await.unwrap().has(Role::Controller));
+
+    // Eva ends the other's role while an offer of the other's is open.
+    let third = fixture.service.ensure_principal(crate::testing::principal("tom")).await.unwrap();
+    let to_tom = OfferTransfer { to: "tom".to_owned(), ..offer(project, owner, false) };
+    let open = service.offer_transfer(to_tom).await.unwrap();
+    let removal =
+        RemoveMember { by: person(project, eva), project, user_name: "main".to_owned(), commit: CommitId::random() };
+    service.remove_member(removal).await.unwrap();
+    let void = service.accept_transfer(acceptance(project, third.user, open.offer)).await;
+    assert_eq!(refusal(void), CustodyRefusal::OfferLapsed);
 }
