@@ -88,7 +88,7 @@ async fn an_act_waits_and_then_happens_once() {
     let fixture = late_cluster().await;
     let core = &fixture.service.0;
     let proposal = propose(&fixture, &person(true)).await.unwrap();
-    let Act::AdvanceClock(AdvanceClock { to }) = proposal.act;
+    let Act::AdvanceClock(AdvanceClock { to }) = proposal.act else { panic!("{:?}", proposal.act) };
     answer(&fixture, proposal.id, &person(true), true).await.unwrap();
     core.carry_out_due().await.unwrap();
     assert!(core.clock.now() < to, "it cools off");
@@ -113,7 +113,7 @@ async fn it_can_be_stopped_while_it_cools_off_and_withdrawn() {
     let core = &fixture.service.0;
     let (first, second) = (person(true), person(true));
     let proposal = propose(&fixture, &first).await.unwrap();
-    let Act::AdvanceClock(AdvanceClock { to }) = proposal.act;
+    let Act::AdvanceClock(AdvanceClock { to }) = proposal.act else { panic!("{:?}", proposal.act) };
     answer(&fixture, proposal.id, &second, true).await.unwrap();
     let rejected = answer(&fixture, proposal.id, &person(true), false).await.unwrap();
     assert_eq!(rejected.state, ProposalState::Rejected);
