@@ -6,22 +6,13 @@ use crate::sequencer::frontier_of;
 use crate::service::{Core, MetadataService, corrupt, malformed};
 use std::sync::Arc;
 use valv_ledger::{SignedStatement, Statement, StatementKind};
-use valv_metadata_api::{MetadataError, Person, PrincipalConflict, Role};
+use valv_metadata_api::{MetadataError, PrincipalConflict};
 use valv_types::ProjectId;
 
 /// What stands for a project's name in statements of the cluster.
 const CLUSTER_NAME: &str = "(cluster)";
 
 impl MetadataService {
-    /// Lets through who may see what is reported and proved of a project: every member, auditors among them, and nobody
-    /// else; of a project without members, operators.
-    ///
-    /// # Errors
-    /// As the refusals of roles.
-    pub async fn require_member(&self, by: &Person, project: ProjectId) -> Result<(), MetadataError> {
-        self.0.require_role(by, project, &Role::ALL).await
-    }
-
     /// Signs `facts` about a project: a JSON object of strings, integers, booleans, nulls, arrays and objects. Every ledger
     /// record that was committed before the call is in the ledger that the statement names.
     ///

@@ -293,11 +293,38 @@ def test_a_stranger_sees_nothing_that_is_reported(shared, told, tmp_path):
     for number, words in enumerate(asked):
         # Without members, a project is looked after by operators.
         olof.run(*words, "--out", str(tmp_path / f"{number}"))
-        assert "operator" in eve.refused(*words, "--out", str(tmp_path / f"{number}-eve"))
+        # Not even that the project exists.
+        found = "operator" if words[-1] in ("--cluster", "export") else "no such project"
+        assert found in eve.refused(*words, "--out", str(tmp_path / f"{number}-eve"))
         assert not (tmp_path / f"{number}-eve").exists()
-    for words in [("project", "usage", "default"), ("admin", "usage")]:
+    for words, found in [(("project", "usage", "default"), "no such project"), (("admin", "usage"), "operator")]:
         olof.run(*words)
-        assert "operator" in eve.refused(*words)
+        assert found in eve.refused(*words)
+
+
+def test_members_of_a_governed_project_see_what_is_reported_of_it_and_operators_do_not(shared, tmp_path):
+    ada, aud = people.Person(shared, "ada"), people.Person(shared, "aud")
+    olga = people.Person(shared, "olga", operator=True)
+    people.governed(shared, "cohort", ada)
+    ada.run("project", "member", "add", "cohort", "aud", "--role", "auditor")
+    outs = iter(range(1000))
+    for words in [
+        ("ledger", "head", "--project", "cohort"),
+        ("ledger", "prove", "--project", "cohort", "--index", "0"),
+        ("ledger", "export", "--project", "cohort"),
+        ("project", "receipt", "ingest", "cohort"),
+        ("project", "fixity", "cohort"),
+    ]:
+        for member in (ada, aud):
+            member.run(*words, "--out", str(tmp_path / f"{next(outs)}"))
+        out = tmp_path / f"{next(outs)}"
+        assert "role" in olga.refused(*words, "--out", str(out)) and not out.exists()
+        # The server's socket proves an operator, and no member.
+        local = shared.valv(*words, "--out", str(out), check=False)
+        assert local.returncode == 1 and "role" in local.stderr
+    assert aud.json("project", "usage", "cohort")[0]["name"] == "cohort"
+    assert "role" in olga.refused("project", "usage", "cohort")
+    assert {usage["name"] for usage in olga.json("admin", "usage")} >= {"default", "cohort"}
 
 
 # -- fixity --------------------------------------------------------------------------------------------------------------

@@ -85,7 +85,8 @@ impl Reports for Reporting {
 }
 
 impl AdminState {
-    /// The project of this name, if the caller may see what is reported of it.
+    /// The project of this name, if the caller may see what is proved and reported of it: every member, auditors among
+    /// them, and nobody else; of a project without members, operators.
     pub(super) async fn may_report(&self, caller: &Caller, project: &str) -> Result<ProjectId, Status> {
         // Strangers are not told whether there is such a project.
         Ok(self.require(caller, project, &Role::ALL).await?.id)
