@@ -12,6 +12,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "valv/admin/v1/approvals.proto",
         "valv/admin/v1/ledger.proto",
         "valv/admin/v1/reports.proto",
+        "valv/admin/v1/retention.proto",
         "valv/admin/v1/credentials.proto",
         "valv/admin/v1/keys.proto",
         "valv/admin/v1/custody.proto",

@@ -72,6 +72,12 @@ struct Record {
     key_name: Option<String>,
 }
 
+/// Whether a version with this record ([`valv_metadata_api::Attributes::encryption`]) has an ETag that says nothing of its
+/// bytes: those that customers' keys seal. A record that can't be read counts as such.
+pub fn has_random_etag(record: &[u8]) -> bool {
+    !matches!(Encryption::read(record), Ok(Encryption::Managed | Encryption::Kms { .. }))
+}
+
 impl Encryption {
     /// Reads `Attributes::encryption`.
     ///

@@ -33,3 +33,5 @@ pub mod sigv4;
 pub mod state;
 pub mod tls;
 pub mod xml;
+
+pub use encryption::has_random_etag;

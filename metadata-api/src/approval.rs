@@ -4,9 +4,9 @@
 //! ledger. Nobody approves their own proposal. Acts that can't be undone wait a cooling-off time after the approval, in
 //! which anybody who might have approved can still reject.
 
-use crate::{Actor, Role};
+use crate::{Actor, ProjectRetention, Role};
 use minicbor::{Decode, Encode};
-use valv_types::{CommitId, ProjectId, ProposalId, TimestampMicros, UserId};
+use valv_types::{CommitId, DisposalId, ProjectId, ProposalId, TimestampMicros, UserId};
 
 /// A proposal that nobody has answered for this long can't be approved any more, in seconds: 30 days.
 pub const PROPOSAL_SECS_MAX: u64 = 30 * 24 * 3600;
@@ -22,6 +22,34 @@ pub enum Act {
     /// Moves cluster time forward: see [`AdvanceClock`].
     #[n(2)]
     AdvanceClock(#[n(0)] AdvanceClock),
+    /// Disposes of what a list names: see [`Dispose`].
+    #[n(200)]
+    Dispose(#[n(0)] Dispose),
+    /// Lowers what a project's retention class demands: see [`LowerRetention`].
+    #[n(201)]
+    LowerRetention(#[n(0)] LowerRetention),
+}
+
+/// Disposes of the versions on a list that was made before. Each is judged again when its turn comes.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct Dispose {
+    /// The project.
+    #[n(0)]
+    pub project: ProjectId,
+    /// The list. The proposal has the same id.
+    #[n(1)]
+    pub disposal: DisposalId,
+}
+
+/// Lowers a project's retention class. What was written before keeps the dates it has.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct LowerRetention {
+    /// The project.
+    #[n(0)]
+    pub project: ProjectId,
+    /// The class from then on.
+    #[n(1)]
+    pub retention: ProjectRetention,
 }
 
 /// Appoints a controller: the way back when a project's controllers have left without naming another. Two operators decide,
@@ -80,13 +108,27 @@ impl Act {
             Self::AdvanceClock(_) => {
                 ActRules { name: "advance clock", proposer: Who::Operators, approver: Who::Operators, cools_off: true }
             }
+            Self::Dispose(_) => ActRules {
+                name: "dispose",
+                proposer: Who::Members(&[Role::Controller]),
+                approver: Who::Members(&[Role::Controller, Role::Steward]),
+                // What is removed waits in the trash.
+                cools_off: false,
+            },
+            Self::LowerRetention(_) => ActRules {
+                name: "lower retention",
+                proposer: Who::Members(&[Role::Controller]),
+                approver: Who::Members(&[Role::Controller]),
+                cools_off: true,
+            },
         }
     }
 
     /// Whether it holds nothing but ids and numbers, so that it may lie open in metadata.
     pub fn is_ids_only(&self) -> bool {
         match self {
-            Self::AppointController(_) | Self::AdvanceClock(_) => true,
+            Self::AppointController(_) | Self::AdvanceClock(_) | Self::Dispose(_) => true,
+            Self::LowerRetention(_) => false,
         }
     }
 
@@ -95,6 +137,8 @@ impl Act {
         match self {
             Self::AppointController(act) => Some(act.project),
             Self::AdvanceClock(_) => None,
+            Self::Dispose(act) => Some(act.project),
+            Self::LowerRetention(act) => Some(act.project),
         }
     }
 }

@@ -513,6 +513,10 @@ pub struct ManifestEntry {
     /// Its checksums.
     #[n(6)]
     pub checksums: Vec<Checksum>,
+    /// How it was sealed at its writer's wish, as the gateway wrote it.
+    #[n(7)]
+    #[cbor(with = "minicbor::bytes")]
+    pub encryption: Vec<u8>,
 }
 
 /// Why an act of retention, hold or disposal was refused.

@@ -71,7 +71,6 @@ pub(crate) enum Carried {
     /// It is done. The value tells what came of it.
     Done(serde_json::Value),
     /// There is more to do: it is called again in the next background pass.
-    #[allow(dead_code, reason = "for acts that take longer than one call")]
     More,
 }
 
@@ -85,6 +84,8 @@ impl Core {
         match &proposal.act {
             Act::AppointController(act) => self.carry_out_appointment(act, proposal).await,
             Act::AdvanceClock(act) => self.carry_out_clock_step(act, proposal).await,
+            Act::Dispose(act) => self.carry_out_disposal(act, proposal).await,
+            Act::LowerRetention(act) => self.carry_out_lowering(act, proposal).await,
         }
     }
 
@@ -433,6 +434,8 @@ impl Core {
         match act {
             Act::AppointController(act) => self.check_appointment(act).await,
             Act::AdvanceClock(act) => self.check_clock_step(act),
+            Act::Dispose(act) => self.check_disposal(act).await,
+            Act::LowerRetention(act) => Ok(act.retention.check()?),
         }
     }
 

@@ -94,6 +94,7 @@ impl Background {
         }
         if self.fenced.is_none_or(|at| at.elapsed() >= FENCE_EVERY) {
             self.core.fence_silent().await?;
+            self.core.tidy_disposals().await?;
             self.fenced = Some(Instant::now());
         }
         self.core.carry_out_due().await?;

@@ -64,6 +64,7 @@ pub use keystore::{
 pub use lifecycle::LifecycleCounts;
 pub use proofs::{Consistency, EventAsked, Inclusion};
 pub use receipts::ReceiptAsked;
+pub use retention::disposal_facts;
 pub use sequencer::LedgerExportError;
 pub use service::{MetadataConfig, MetadataService, OpenError};
 pub use usage::ProjectUsage;

@@ -172,7 +172,7 @@ impl Core {
     }
 
     /// The newest noncurrent version of a key: what becomes current when the current one is removed.
-    fn newest_noncurrent(
+    pub(crate) fn newest_noncurrent(
         &self,
         snapshot: &dyn Snapshot,
         bucket: BucketId,

@@ -1,14 +1,18 @@
 //! A project's retention class.
 
 use super::{RetentionRule, project_guard};
+use crate::approvals::Carried;
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
 use crate::records::{self, EventKind};
 use crate::seal::Place;
 use crate::service::{Core, MetadataService, corrupt};
-use crate::store::Versioned;
+use crate::store::{Snapshot, Versioned};
 use std::sync::Arc;
-use valv_metadata_api::{MetadataError, ProjectRetention, RetentionRefusal, SetProjectRetention, check_retention_text};
+use valv_metadata_api::{
+    Actor, LowerRetention, MetadataError, ProjectRetention, Proposal, RetentionRefusal, SetProjectRetention,
+    check_retention_text,
+};
 use valv_types::ProjectId;
 
 /// Whether a class may demand less than the one before.
@@ -39,7 +43,11 @@ impl Core {
         self.retention_view(project, row.as_ref())
     }
 
-    fn retention_view(&self, project: ProjectId, row: Option<&Versioned>) -> Result<ProjectRetention, MetadataError> {
+    pub(crate) fn retention_view(
+        &self,
+        project: ProjectId,
+        row: Option<&Versioned>,
+    ) -> Result<ProjectRetention, MetadataError> {
         let record = project_guard(row)?;
         let class = match record.sealed.is_empty() {
             true => String::new(),
@@ -57,8 +65,16 @@ impl Core {
         request: SetProjectRetention,
         lowering: Lowering,
     ) -> Result<(), MetadataError> {
-        request.retention.check()?;
         check_retention_text(&request.reason)?;
+        self.change_class(request, lowering).await
+    }
+
+    async fn change_class(
+        self: &Arc<Self>,
+        request: SetProjectRetention,
+        lowering: Lowering,
+    ) -> Result<(), MetadataError> {
+        request.retention.check()?;
         let request = Arc::new(request);
         let queue = self.rows.project_guard(request.project);
         for number in 0..ATTEMPTS_MAX {
@@ -73,18 +89,77 @@ impl Core {
         Err(MetadataError::Conflict)
     }
 
+    /// Carries out what two people have decided.
+    pub(crate) async fn carry_out_lowering(
+        self: &Arc<Self>,
+        act: &LowerRetention,
+        proposal: &Proposal,
+    ) -> Result<Carried, MetadataError> {
+        let request = SetProjectRetention {
+            actor: Actor {
+                project: act.project,
+                user: Some(proposal.proposer),
+                access_key: None,
+                request_id: String::new(),
+                remote: String::new(),
+                caller: Some(format!("proposal {}", proposal.id)),
+            },
+            project: act.project,
+            retention: act.retention.clone(),
+            reason: proposal.reason.clone(),
+            commit: proposal.commit("class"),
+        };
+        // A proposal's reason may be longer than one said at once, and has lines.
+        self.change_class(request, Lowering::Approved).await?;
+        Ok(Carried::Done(serde_json::json!({ "minimum_days": act.retention.minimum_days })))
+    }
+
     fn plan_class(
         &self,
-        snapshot: &dyn crate::store::Snapshot,
+        snapshot: &dyn Snapshot,
         request: &SetProjectRetention,
         lowering: Lowering,
     ) -> Result<Plan<()>, MetadataError> {
         let (project, new) = (request.project, &request.retention);
+        let mut attempt = Attempt::default();
+        let Some(Changed { old, buckets }) = self.put_class(snapshot, &mut attempt, project, new, lowering)? else {
+            return Ok(Plan::Nothing(()));
+        };
+        let detail = serde_json::json!({
+            "old": class_json(&old),
+            "new": class_json(new),
+            "reason": request.reason,
+            "buckets": buckets,
+        });
+        let event = Event {
+            kind: EventKind::RetentionSet,
+            project,
+            time: self.now(),
+            bucket: None,
+            version: None,
+            other_version: None,
+            bytes: 0,
+            subject: new.class.as_bytes(),
+        };
+        self.record_act(&mut attempt, request.commit, &request.actor, &detail, event)?;
+        Ok(Plan::Commit(attempt, ()))
+    }
+
+    /// Adds a new class to an attempt: the project's row, and those of all its buckets. `None` if nothing changes.
+    pub(crate) fn put_class(
+        &self,
+        snapshot: &dyn Snapshot,
+        attempt: &mut Attempt,
+        project: ProjectId,
+        new: &ProjectRetention,
+        lowering: Lowering,
+    ) -> Result<Option<Changed>, MetadataError> {
+        new.check()?;
         let key = self.rows.project_guard(project);
         let row = snapshot.get(&key).map_err(store_error)?;
         let old = self.retention_view(project, row.as_ref())?;
         if old == *new {
-            return Ok(Plan::Nothing(()));
+            return Ok(None);
         }
         if lowering == Lowering::Refused && old.is_lowered_by(new) {
             return Err(RetentionRefusal::NeedsApproval.into());
@@ -102,34 +177,27 @@ impl Core {
                 (sealed.key_version, sealed.bytes)
             }
         };
-        let mut attempt = Attempt::default();
         attempt.expect(key.clone(), row.as_ref());
         attempt.put(key, records::encode(&record));
-        let buckets = self.guard_all_buckets(snapshot, &mut attempt, project, |guard| {
+        let buckets = self.guard_all_buckets(snapshot, attempt, project, |guard| {
             guard.rule = record.rule;
             Ok(())
         })?;
-        let told = |class: &ProjectRetention| {
-            serde_json::json!({
-                "class": class.class,
-                "default_days": class.default_days,
-                "minimum_days": class.minimum_days,
-                "lifecycle_disposal": class.lifecycle_disposal,
-            })
-        };
-        let detail =
-            serde_json::json!({ "old": told(&old), "new": told(new), "reason": request.reason, "buckets": buckets });
-        let event = Event {
-            kind: EventKind::RetentionSet,
-            project,
-            time: self.now(),
-            bucket: None,
-            version: None,
-            other_version: None,
-            bytes: 0,
-            subject: new.class.as_bytes(),
-        };
-        self.record_act(&mut attempt, request.commit, &request.actor, &detail, event)?;
-        Ok(Plan::Commit(attempt, ()))
+        Ok(Some(Changed { old, buckets }))
     }
+}
+
+/// A change of a class that an attempt has.
+pub(crate) struct Changed {
+    old: ProjectRetention,
+    buckets: usize,
+}
+
+fn class_json(class: &ProjectRetention) -> serde_json::Value {
+    serde_json::json!({
+        "class": class.class,
+        "default_days": class.default_days,
+        "minimum_days": class.minimum_days,
+        "lifecycle_disposal": class.lifecycle_disposal,
+    })
 }

@@ -7,12 +7,16 @@
 //! ([`ProjectGuardRecord`]), which their making expects, and trash of deleted buckets is, too.
 
 mod class;
+mod disposal;
 mod extend;
 mod holds;
+mod manifest;
 mod records;
 mod trash;
 
+#[cfg(test)]
 pub(crate) use class::Lowering;
+pub use disposal::disposal_facts;
 pub(crate) use records::{BucketGuard, HeldPrefix, HoldRecord, ProjectGuardRecord, RetentionRule};
 
 use crate::attempt::{Attempt, store_error};

@@ -1,6 +1,7 @@
 //! Rows of retention classes and legal holds.
 
 use minicbor::{Decode, Encode};
+use valv_metadata_api::{DisposalEntry, DisposalList, DisposalState};
 use valv_types::{BucketId, HoldId, TimestampMicros, UserId};
 
 /// What a project's class demands. Zeros demand nothing.
@@ -87,4 +88,55 @@ pub(crate) struct HoldTexts {
     pub(crate) reason: String,
     #[n(1)]
     pub(crate) reference: String,
+}
+
+/// A disposal.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct DisposalRecord {
+    #[n(0)]
+    pub(crate) bucket: BucketId,
+    #[n(1)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) prefix: Vec<u8>,
+    #[n(2)]
+    pub(crate) state: DisposalState,
+    #[n(3)]
+    pub(crate) proposer: Option<UserId>,
+    #[n(4)]
+    pub(crate) proposed: TimestampMicros,
+    #[n(5)]
+    pub(crate) listed: DisposalList,
+    #[n(6)]
+    pub(crate) deciders: Vec<UserId>,
+    /// Pages of the list that are left.
+    #[n(7)]
+    pub(crate) pages: u64,
+    #[n(8)]
+    pub(crate) removed: u64,
+    #[n(9)]
+    pub(crate) removed_bytes: u64,
+    #[n(10)]
+    pub(crate) refused: u64,
+    #[n(11)]
+    pub(crate) gone: u64,
+    #[n(12)]
+    pub(crate) markers: u64,
+    #[n(13)]
+    pub(crate) ended: Option<TimestampMicros>,
+    #[n(14)]
+    pub(crate) key_version: u32,
+    /// [`HoldTexts`], sealed.
+    #[n(15)]
+    #[cbor(with = "minicbor::bytes")]
+    pub(crate) sealed: Vec<u8>,
+    /// The first so many pages are of delete markers.
+    #[n(16)]
+    pub(crate) marker_pages: u64,
+}
+
+/// A page of a disposal's list.
+#[derive(Debug, Clone, Encode, Decode)]
+pub(crate) struct DisposalPageRecord {
+    #[n(0)]
+    pub(crate) entries: Vec<DisposalEntry>,
 }

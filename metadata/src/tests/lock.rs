@@ -71,6 +71,8 @@ enum Call {
     Release,
     /// The controller extends everything in the bucket.
     ExtendAll,
+    /// What may be disposed of is listed, approved and disposed of.
+    Dispose,
     /// A lifecycle pass under rules by which every version is due.
     Lifecycle,
     /// Time passes, beyond every date that was set.
@@ -87,7 +89,7 @@ enum Scope {
     Prefix,
 }
 
-const CALLS: [Call; 36] = {
+const CALLS: [Call; 37] = {
     use Call::*;
     use RetentionMode::{Compliance, Governance};
     use Which::{Newest, Oldest};
@@ -125,6 +127,7 @@ const CALLS: [Call; 36] = {
         HoldScope(Scope::Prefix),
         Release,
         ExtendAll,
+        Dispose,
         Lifecycle,
         Forward,
         Back,
@@ -415,6 +418,10 @@ impl<S: MetaStore + 'static> Run<S> {
                     after: None,
                 };
                 service.extend_retention(request).await.is_ok_and(|extended| extended.extended > 0)
+            }
+            Call::Dispose => {
+                let disposed = crate::tests::retention::dispose(&self.fixture, bucket).await;
+                disposed.is_some_and(|disposal| disposal.removed > 0)
             }
             Call::Lifecycle => {
                 let later = TimestampMicros::now().plus_secs(10 * 24 * 60 * 60);

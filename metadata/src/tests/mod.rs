@@ -13,5 +13,6 @@ mod objects;
 mod principals;
 mod projects;
 mod proofs;
+mod retention;
 mod uploads;
 mod users;

@@ -1,8 +1,13 @@
 //! `valv project`: what controllers, stewards and auditors do with their projects.
 
+mod disposal;
+mod hold;
 pub(crate) mod manage;
+mod manifest;
 mod report;
 mod transfer;
+mod retention;
+mod trash;
 pub(crate) mod usage;
 
 /// `valv project ...`.
@@ -28,6 +33,20 @@ pub(crate) enum ProjectCommand {
     /// Hands a project to another controller: offer, show, accept, withdraw.
     #[command(subcommand)]
     Transfer(transfer::TransferCommand),
+    /// How long a project keeps what is written into it, and extension of what there is.
+    #[command(subcommand)]
+    Retention(retention::RetentionCommand),
+    /// Legal holds on a project, a bucket or a prefix: set, released, listed.
+    #[command(subcommand)]
+    Hold(hold::HoldCommand),
+    /// Disposal at the end of retention: a list, a second person's approval, a receipt.
+    #[command(subcommand)]
+    Disposal(disposal::DisposalCommand),
+    /// Lists what was removed and can still be brought back, and brings it back.
+    #[command(subcommand)]
+    Trash(trash::TrashCommand),
+    /// Writes the signed checksum manifest of a bucket, or checks files against one.
+    Manifest(manifest::ManifestArgs),
     /// Shows what a project held, asked and was sent in a month.
     Usage(usage::ProjectUsageArgs),
 }
@@ -44,6 +63,11 @@ pub(crate) async fn run(command: ProjectCommand) -> anyhow::Result<()> {
         ProjectCommand::Govern(args) => manage::govern(args).await,
         ProjectCommand::Member(command) => manage::member(command).await,
         ProjectCommand::Transfer(command) => transfer::run(command).await,
+        ProjectCommand::Retention(command) => retention::run(command).await,
+        ProjectCommand::Hold(command) => hold::run(command).await,
+        ProjectCommand::Disposal(command) => disposal::run(command).await,
+        ProjectCommand::Trash(command) => trash::run(command).await,
+        ProjectCommand::Manifest(args) => manifest::run(args).await,
         ProjectCommand::Usage(args) => usage::run(args).await,
     }
 }

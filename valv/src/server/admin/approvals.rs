@@ -181,6 +181,13 @@ impl AdminState {
     async fn act_facts(&self, act: &Act) -> Result<serde_json::Value, Status> {
         Ok(match act {
             Act::AdvanceClock(act) => serde_json::json!({ "to_micros": act.to.0 }),
+            Act::Dispose(act) => serde_json::json!({ "disposal": act.disposal.to_string() }),
+            Act::LowerRetention(act) => serde_json::json!({
+                "class": act.retention.class,
+                "minimum_days": act.retention.minimum_days,
+                "default_days": act.retention.default_days,
+                "lifecycle_disposal": act.retention.lifecycle_disposal,
+            }),
             Act::AppointController(act) => serde_json::json!({ "user": self.user_name(act.user).await? }),
         })
     }

@@ -7,7 +7,9 @@
 use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{BadRequest, ErrorDetails, FieldViolation, StatusExt as _};
-use valv_metadata_api::{CustodyRefusal, MetadataError, PrincipalConflict, ProjectRefusal, TokenConflict};
+use valv_metadata_api::{
+    CustodyRefusal, MetadataError, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict,
+};
 
 /// The domain of every reason.
 pub(crate) const ERROR_DOMAIN: &str = "valv";
@@ -92,6 +94,20 @@ fn code(error: &MetadataError) -> Code {
             TokenConflict::DaysOutOfRange | TokenConflict::DescriptionMalformed => Code::InvalidArgument,
             TokenConflict::TooMany | TokenConflict::TooManyProjects => Code::FailedPrecondition,
         },
+        MetadataError::Retention { reason } => match reason {
+            RetentionRefusal::NoSuchHold | RetentionRefusal::NoSuchDisposal => Code::NotFound,
+            RetentionRefusal::Days
+            | RetentionRefusal::Text
+            | RetentionRefusal::TextMissing
+            | RetentionRefusal::Scope
+            | RetentionRefusal::OtherProject
+            | RetentionRefusal::Date => Code::InvalidArgument,
+            RetentionRefusal::NeedsApproval
+            | RetentionRefusal::TooManyHolds
+            | RetentionRefusal::DisposalState
+            | RetentionRefusal::NothingToDispose
+            | RetentionRefusal::NotApproved => Code::FailedPrecondition,
+        },
         MetadataError::Malformed { .. } => Code::InvalidArgument,
         MetadataError::Unavailable { .. } | MetadataError::Conflict => Code::Unavailable,
         _ => Code::Internal,
@@ -117,6 +133,7 @@ fn reason(error: &MetadataError) -> String {
         MetadataError::Project { reason } => word(reason),
         MetadataError::Approval { reason } => word(reason),
         MetadataError::Custody { reason } => word(reason),
+        MetadataError::Retention { reason } => word(reason),
         other => word(other),
     }
 }

@@ -16,6 +16,7 @@ mod ledger;
 mod listener;
 mod projects;
 mod reports;
+mod retention;
 pub(super) mod users;
 
 pub(crate) use caller::Caller;
@@ -56,6 +57,7 @@ use valv_proto::admin::v1::keys_server::KeysServer;
 use valv_proto::admin::v1::ledger_server::LedgerServer;
 use valv_proto::admin::v1::projects_server::ProjectsServer;
 use valv_proto::admin::v1::reports_server::ReportsServer;
+use valv_proto::admin::v1::retention_server::RetentionServer;
 use valv_repair::RepairService;
 use valv_shard_api::ShardStore;
 use valv_storage_node::StorageNode;
@@ -141,6 +143,7 @@ fn routes(state: &Arc<AdminState>, health: HealthServer<impl Health>) -> anyhow:
     )
     .add_service(LedgerServer::new(ledger::Ledgers(state.clone())))
     .add_service(ReportsServer::new(reports::Reporting(state.clone())))
+    .add_service(RetentionServer::new(retention::Retaining(state.clone())))
     .add_service(CredentialsServer::new(credentials::CredentialsService(state.clone())))
     .add_service(KeysServer::new(keys::KeysService(state.clone())))
     .add_service(ApprovalsServer::new(approvals::Service(state.clone())))
