@@ -581,19 +581,29 @@ impl Core {
             })
             .await?;
         for (project, id, record) in open {
-            let is_old = record.proposed.plus_secs(LISTING_SECS_MAX) < self.now();
-            let proposal = GetProposal { proposal: ProposalId::from_bytes(*id.as_bytes()), project: Some(project) };
-            let is_dead = match (record.state, self.find_proposal(proposal).await) {
-                (DisposalState::Listing, _) => is_old,
-                (_, Ok(proposal)) => proposal.state.is_settled(),
-                (_, Err(MetadataError::Approval { reason: ApprovalRefusal::NoSuchProposal })) => is_old,
-                (_, Err(error)) => return Err(error),
-            };
-            if is_dead {
-                self.drop_disposal(project, id).await?;
+            // One that can't be read (a shredded key) holds up no other work.
+            if let Err(error) = self.tidy_disposal(project, id, &record).await {
+                tracing::warn!(disposal = %id, %error, "a disposal could not be cleared away");
             }
         }
         Ok(())
+    }
+
+    async fn tidy_disposal(
+        self: &Arc<Self>,
+        project: ProjectId,
+        id: DisposalId,
+        record: &DisposalRecord,
+    ) -> Result<(), MetadataError> {
+        let is_old = record.proposed.plus_secs(LISTING_SECS_MAX) < self.now();
+        let proposal = GetProposal { proposal: ProposalId::from_bytes(*id.as_bytes()), project: Some(project) };
+        let is_dead = match (record.state, self.find_proposal(proposal).await) {
+            (DisposalState::Listing, _) => is_old,
+            (_, Ok(proposal)) => proposal.state.is_settled(),
+            (_, Err(MetadataError::Approval { reason: ApprovalRefusal::NoSuchProposal })) => is_old,
+            (_, Err(error)) => return Err(error),
+        };
+        if is_dead { self.drop_disposal(project, id).await } else { Ok(()) }
     }
 
     /// Gives a disposal up that was not approved: its list goes.

@@ -5,8 +5,8 @@ mod hold;
 pub(crate) mod manage;
 mod manifest;
 mod report;
-mod transfer;
 mod retention;
+mod transfer;
 mod trash;
 pub(crate) mod usage;
 
