@@ -57,6 +57,7 @@ macro_rules! codes {
 codes! {
     400 AccessControlListNotSupported "The bucket does not allow ACLs";
     403 AccessDenied "Access Denied";
+    403 AccountProblem "There is a problem with your account that prevents the operation from completing successfully.";
     403 AccessForbidden "Access is forbidden.";
     400 AuthorizationHeaderMalformed "The authorization header is malformed.";
     400 AuthorizationQueryParametersError "The authorization query parameters are not valid.";
@@ -413,6 +414,10 @@ impl From<MetadataError> for S3Error {
                 .with_message(format!("This project demands COMPLIANCE retention of at least {minimum_days} days.")),
             MetadataError::InvalidBucketState => plain(S3Code::InvalidBucketState),
             MetadataError::QuotaExceeded => plain(S3Code::QuotaExceeded),
+            MetadataError::ReadOnly { since } => plain(S3Code::AccountProblem).with_message(format!(
+                "The project was paid for until {}: it is read-only, and nothing in it can be written or deleted.",
+                crate::http_date::format_iso8601(*since)
+            )),
             // The gateway registers anew by itself; a client's retry meets the new incarnation.
             MetadataError::Fenced => plain(S3Code::ServiceUnavailable),
             // 503 and not 409, because every SDK repeats a 503 by itself.

@@ -2,6 +2,7 @@
 
 use crate::{ApprovalRefusal, CustodyRefusal, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict};
 use minicbor::{Decode, Encode};
+use valv_types::TimestampMicros;
 
 /// Which precondition did not hold.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Encode, Decode)]
@@ -176,6 +177,14 @@ pub enum MetadataError {
         /// What stands against it.
         #[n(0)]
         reason: PrincipalConflict,
+    },
+    /// The project is not paid for any more: nothing is written or removed.
+    #[error("the project was paid for until a date that is over: it is read-only")]
+    #[n(31)]
+    ReadOnly {
+        /// Since when.
+        #[n(0)]
+        since: TimestampMicros,
     },
     /// A change of a project, its members or their keys is refused.
     #[error("{reason}")]

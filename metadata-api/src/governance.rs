@@ -386,6 +386,10 @@ pub enum ProjectRefusal {
     #[error("in a governed project the secret of an access key can't be replaced: add another key")]
     #[n(14)]
     SecretFixed,
+    /// A quota is at most 2^63 - 1.
+    #[error("a quota is at most 9223372036854775807")]
+    #[n(15)]
+    QuotaTooLarge,
     /// A text is too long or has control characters.
     #[error(
         "what is said of a project is text of at most {PROJECT_TEXT_LEN_BYTES_MAX} bytes without control characters"

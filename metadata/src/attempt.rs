@@ -4,6 +4,7 @@
 //! since it was read: the loop begins again, a bounded number of times, with jitter. Nothing is decided on rows that
 //! the commit does not guard.
 
+use crate::quota::HeldSlots;
 use crate::store::{Commit, CommitOutcome, Expectation, Key, MetaStore, StoreError, Versioned, Write};
 use bytes::Bytes;
 use std::time::Duration;
@@ -23,6 +24,8 @@ const PAUSE_MS_MAX: u64 = 250;
 pub(crate) struct Attempt {
     expected: Vec<Expectation>,
     writes: Vec<Write>,
+    /// Slots of a quota, until the commit is over.
+    held: HeldSlots,
 }
 
 impl Attempt {
@@ -38,6 +41,18 @@ impl Attempt {
 
     pub(crate) fn put(&mut self, key: Key, value: Bytes) {
         self.writes.push(Write { key, value: Some(value) });
+    }
+
+    /// Keeps slots of a quota until the commit is over.
+    pub(crate) fn hold(&mut self, slots: HeldSlots) {
+        self.held.extend(slots);
+    }
+
+    /// Takes over what another attempt expects and writes.
+    pub(crate) fn append(&mut self, other: Self) {
+        self.expected.extend(other.expected);
+        self.writes.extend(other.writes);
+        self.held.extend(other.held);
     }
 
     pub(crate) fn remove(&mut self, key: Key) {
@@ -79,7 +94,8 @@ pub(crate) fn store_error(error: StoreError) -> MetadataError {
 
 /// Commits `attempt`. A lost answer is resolved by the commit id, never guessed.
 pub(crate) async fn commit(store: &dyn MetaStore, id: CommitId, attempt: Attempt) -> Result<bool, MetadataError> {
-    let commit = Commit { id, expected: attempt.expected, writes: attempt.writes };
+    let Attempt { expected, writes, held: _held } = attempt;
+    let commit = Commit { id, expected, writes };
     match store.commit(commit).await {
         Ok(CommitOutcome::Committed(_)) => Ok(true),
         Ok(CommitOutcome::Conflict { .. }) => Ok(false),

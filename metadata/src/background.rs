@@ -98,6 +98,7 @@ impl Background {
             self.fenced = Some(Instant::now());
         }
         self.core.carry_out_due().await?;
+        self.core.finish_counts().await?;
         let wanted = self.lifecycle.step(&self.core, cancel).await?;
         self.core.purge_trash().await?;
         if self.sequenced.is_none_or(|at| at.elapsed() >= SEQUENCE_EVERY) {

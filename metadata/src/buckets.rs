@@ -93,7 +93,9 @@ impl Core {
             });
         }
         let project_row = project_row.ok_or_else(|| malformed("no such project"))?;
-        let pool = records::decode::<ProjectRecord>("project", &project_row.value)?.pool;
+        let project_record: ProjectRecord = records::decode("project", &project_row.value)?;
+        self.check_paid(project_record.limits())?;
+        let pool = project_record.pool;
         let pool_row = self.get(&self.rows.pool(pool)).await?.ok_or_else(|| corrupt("pool of a project"))?;
         let layout = records::decode::<PoolMap>("pool", &pool_row.value)?.layout;
         let count = self.scan(move |core, snapshot| Ok(core.bucket_ids(snapshot, project)?.len())).await?;
@@ -101,7 +103,7 @@ impl Core {
             return Err(MetadataError::QuotaExceeded);
         }
 
-        let guard = retention::guard_of_new_bucket(guard_row.as_ref())?;
+        let guard = retention::guard_of_new_bucket(guard_row.as_ref(), project_record.limits())?;
         // A project's retention needs all versions: without them nobody could overwrite or delete anything.
         let locked = request.object_lock || guard.as_ref().is_some_and(|guard| guard.rule.is_set());
         let sealed = self.seal_bucket_name(project, id, &request.name)?;
@@ -121,8 +123,9 @@ impl Core {
             guard,
         };
         let mut attempt = Attempt::default();
-        // A retention class or a hold on the project that is being set at this moment concerns this bucket, too.
+        // A retention class, a hold or a limit of the project that is being set at this moment concerns this bucket, too.
         attempt.expect(guard_key, guard_row.as_ref());
+        attempt.expect(self.rows.project(project), Some(&project_row));
         attempt.expect_absent(name_key.clone());
         attempt.expect_absent(self.rows.bucket(id));
         self.plan_use_of_user(&mut attempt, owner).await?;
@@ -326,6 +329,7 @@ impl Core {
         let key = self.rows.bucket(id);
         let row = self.get(&key).await?;
         let record = bucket_of(row.as_ref())?;
+        self.check_paid(record.limits())?;
         if record.has_holds() {
             // With the bucket would go the way back of what its trash still has.
             return Err(MetadataError::Locked { reason: LockReason::ScopeHold });

@@ -50,6 +50,7 @@ impl Core {
         if let Some(written) = self.is_repeated(request.bucket, &bucket, head.as_ref(), id)? {
             return Ok(Plan::Nothing(written));
         }
+        self.check_paid(bucket.limits())?;
         self.judge(&request.condition, request.bucket, &bucket, head.as_ref())?;
 
         let (asked, project) = (Arc::clone(request), bucket.project);

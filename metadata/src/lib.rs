@@ -30,6 +30,7 @@ mod objects;
 mod principals;
 mod projects;
 mod proofs;
+mod quota;
 mod receipts;
 mod records;
 mod repairs;

@@ -4,6 +4,7 @@ use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle};
 use crate::conditions::{self, Current};
 use crate::ledger::Event;
 use crate::lock::{self, Leaving};
+use crate::quota::Delta;
 use crate::records::{self, BucketRecord, EventKind, FLAG_LEGAL_HOLD, FLAG_LEGAL_HOLD_SAID, FLAG_NULL, VersionRecord};
 use crate::service::{Core, bucket_of, corrupt, malformed};
 use crate::versions::{Found, Head, KeyPlace, Placed, decode_head, shown};
@@ -64,6 +65,7 @@ impl Core {
         if incarnation.is_none() || fence.is_some() {
             return Err(MetadataError::Fenced);
         }
+        self.check_paid(bucket.limits())?;
         self.judge(&request.condition, request.bucket, &bucket, head.as_ref())?;
 
         let mut attempt = Attempt::default();
@@ -122,6 +124,9 @@ impl Core {
         let at = KeyPlace { state: bucket, bucket: bucket_id, key };
         let placed = self.place_version(&mut attempt, at, head, version, making.actor.user).await?;
         let Placed::Done { replaced } = placed else { return Ok(Plan::Wait) };
+        // The parts of an upload were booked when they came in.
+        let bytes = if making.kind == EventKind::UploadCompleted { 0 } else { new.len_bytes };
+        self.book(&mut attempt, bucket.project, bucket.limits(), Delta::more(bytes, 1)).await?;
         let event = Event {
             kind: making.kind,
             project: bucket.project,
@@ -315,6 +320,7 @@ impl Core {
         if head.as_ref().is_some_and(|head| head.record.version.id == id) {
             return Ok(Plan::Nothing(made));
         }
+        self.check_paid(bucket.limits())?;
         self.judge(&request.condition, request.bucket, &bucket, head.as_ref())?;
         let at = KeyPlace { state: &bucket, bucket: request.bucket, key: &request.key };
         let mut attempt = Attempt::default();
@@ -363,6 +369,7 @@ impl Core {
         let snapshot = self.snapshot().await?;
         let bucket_row = snapshot.get(&self.rows.bucket(request.bucket)).map_err(crate::attempt::store_error)?;
         let bucket = bucket_of(bucket_row.as_ref())?;
+        self.check_paid(bucket.limits())?;
         let found = self.find_in(snapshot.as_ref(), request.bucket, &request.key, request.version)?;
         let version = found.as_ref().map(|found| &found.version);
         self.judge_version(&request.condition, request.bucket, &bucket, version)?;
@@ -440,6 +447,7 @@ impl Core {
         let mut version = found.version.clone();
         match &request.change {
             VersionChange::Tags(_) | VersionChange::Acl(_) => {
+                self.check_paid(bucket.limits())?;
                 let mut attributes = self.open_attributes(bucket.project, request.bucket, &version)?;
                 match &request.change {
                     VersionChange::Tags(tags) => attributes.tags.clone_from(tags),

@@ -260,6 +260,7 @@ impl Core {
             details_key_version: 0,
             sealed_details: None,
             paid_until: None,
+            quota: None,
         };
         attempt.put(self.rows.project(project.id), records::encode(&record));
         attempt.put(project.row, records::encode(&project.id));

@@ -9,6 +9,7 @@ use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
 use crate::members::MemberRecord;
 use crate::principals::{FIRST_POOL, check_name, id_of_row};
+use crate::quota::{QuotaRecord, quota_record};
 use crate::records::{self, EventKind, NamespaceRecord, ProjectRecord};
 use crate::rows::{Tag, last_id};
 use crate::seal::Place;
@@ -128,7 +129,7 @@ impl Core {
             Err(MetadataError::KeyUnavailable) => None,
             Err(error) => return Err(error),
         };
-        Ok(Project {
+        let mut project = Project {
             id,
             name: self.open_project_name(id, record)?,
             namespace: record.namespace,
@@ -140,7 +141,9 @@ impl Core {
             quota: Quota::default(),
             used: None,
             paid_until: record.paid_until,
-        })
+        };
+        self.tell_quota(snapshot, record, &mut project)?;
+        Ok(project)
     }
 
     fn open_details(&self, id: ProjectId, record: &ProjectRecord) -> Result<ProjectDetails, MetadataError> {
@@ -196,10 +199,14 @@ impl Core {
             details_key_version: 0,
             sealed_details: None,
             paid_until: None,
+            quota: None,
         };
         let mut detail = json!({ "controller": request.controller });
         self.apply_changes(id, &mut record, &request.properties, &mut detail).await?;
         attempt.put(name_row, records::encode(&id));
+        // There is nothing yet that would have to be counted.
+        record.quota = record.quota.map(|quota| QuotaRecord { is_counting: false, ..quota });
+        self.plan_quota(&mut attempt, id, None, &record).await?;
         attempt.put(self.rows.project(id), records::encode(&record));
         let member = MemberRecord { roles: Roles::NONE.with(Role::Controller), since: now, has_key: false };
         self.put_first_controller(&mut attempt, id, controller.id, &member).await?;
@@ -255,13 +262,18 @@ impl Core {
         change: Change<'_>,
     ) -> Result<Project, MetadataError> {
         for number in 0..ATTEMPTS_MAX {
-            let _turn = self.queue(number, b"principals").await;
+            let turn = self.queue(number, b"principals").await;
             let plan = match &change {
                 Change::Update(request) => self.plan_project_change(request).await,
                 Change::Govern(request) => self.plan_governed(request).await,
             };
             match settle(self.store.as_ref(), commit, number, plan).await? {
-                Settled::Done(()) | Settled::Before(_) => return self.find_project(GetProject::Id(project)).await,
+                Settled::Done(()) | Settled::Before(_) => {
+                    drop(turn);
+                    // A crash before this is made good by the background pass.
+                    self.finish_count(project).await?;
+                    return self.find_project(GetProject::Id(project)).await;
+                }
                 Settled::Again => {}
             }
         }
@@ -289,7 +301,7 @@ impl Core {
         Ok(Plan::Commit(attempt, ()))
     }
 
-    async fn plan_project_change(&self, request: &UpdateProject) -> Result<Plan<()>, MetadataError> {
+    async fn plan_project_change(self: &Arc<Self>, request: &UpdateProject) -> Result<Plan<()>, MetadataError> {
         let FoundProject { id, row, mut record } = self.found_project(request.project).await?;
         if request.changes.has_controllers() {
             self.require_role(&request.by, id, &[Role::Controller]).await?;
@@ -306,6 +318,12 @@ impl Core {
         let mut attempt = Attempt::default();
         attempt.expect(self.rows.project(id), Some(&row));
         attempt.put(self.rows.project(id), records::encode(&record));
+        if record.quota != before.quota {
+            self.plan_quota(&mut attempt, id, before.quota, &record).await?;
+        }
+        if record.limits() != before.limits() {
+            self.plan_limits(&mut attempt, id, record.limits()).await?;
+        }
         let name = self.open_project_name(id, &record)?;
         let event = project_event(EventKind::ProjectChanged, id, self.now(), &name);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
@@ -344,6 +362,14 @@ impl Core {
             self.check_pool(pool).await?;
             detail["pool"] = json!({ "from": record.pool.0, "to": pool.0 });
             record.pool = pool;
+        }
+        let quota_before = record.quota.map(|quota| Quota { bytes: quota.bytes, objects: quota.objects });
+        if let Some(quota) = changes.quota.filter(|quota| *quota != quota_before.unwrap_or_default()) {
+            let quota_json = |quota: Quota| json!({ "bytes": quota.bytes, "objects": quota.objects });
+            detail["quota"] = json!({ "from": quota_json(quota_before.unwrap_or_default()), "to": quota_json(quota) });
+            // One that takes the place of another goes on counting where that one was.
+            let is_counting = record.quota.is_none_or(|before| before.is_counting);
+            record.quota = quota_record(quota, is_counting)?;
         }
         if let Some(PaidUntil { until }) = changes.paid_until.filter(|paid| paid.until != record.paid_until) {
             let micros = |time: Option<TimestampMicros>| time.map(|time| time.0);

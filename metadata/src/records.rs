@@ -3,6 +3,7 @@
 //! A number is never used again for something else. A reader skips fields that it does not know, and refuses a format
 //! byte that it does not know: the format changes only when skipping would be wrong.
 
+use crate::quota::QuotaRecord;
 use crate::retention::BucketGuard;
 use bytes::Bytes;
 use minicbor::{Decode, Encode};
@@ -96,6 +97,8 @@ pub(crate) struct ProjectRecord {
     /// From when on it is read-only.
     #[n(7)]
     pub(crate) paid_until: Option<TimestampMicros>,
+    #[n(8)]
+    pub(crate) quota: Option<QuotaRecord>,
 }
 
 /// A namespace. The name is sealed under the system key "principals".

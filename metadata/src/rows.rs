@@ -37,6 +37,8 @@ pub(crate) enum Tag {
     AccessKey = 0x16,
     Member = 0x17,
     Membership = 0x18,
+    QuotaSlot = 0x19,
+    QuotaCounting = 0x1A,
     Token = 0x1B,
     BucketName = 0x20,
     Bucket = 0x21,
@@ -184,6 +186,16 @@ impl Rows {
     /// The same the other way round: in which projects a user is a member.
     pub(crate) fn membership(&self, user: UserId, project: ProjectId) -> Key {
         self.key(Tag::Membership, &[user.as_bytes(), project.as_bytes()])
+    }
+
+    /// A slot of a project's quota.
+    pub(crate) fn quota_slot(&self, project: ProjectId, slot: u8) -> Key {
+        self.key(Tag::QuotaSlot, &[project.as_bytes(), &[slot]])
+    }
+
+    /// Says that what a project held before it had a quota is still to be booked.
+    pub(crate) fn quota_counting(&self, project: ProjectId) -> Key {
+        self.key(Tag::QuotaCounting, &[project.as_bytes()])
     }
 
     pub(crate) fn bucket_name(&self, namespace: NamespaceId, name: &NameHash) -> Key {

@@ -5,6 +5,7 @@ use crate::clock::ClusterClock;
 use crate::custody::HorizonMetrics;
 use crate::keystore::{KeyStore, KeyStoreError, ShreddedProject};
 use crate::lifecycle::LifecycleMetrics;
+use crate::quota::QuotaLocks;
 use crate::records::{self, BucketRecord, ClusterRecord};
 use crate::rows::{NameHash, Rows};
 use crate::seal::{Place, Seals};
@@ -84,6 +85,7 @@ pub(crate) struct Core {
     pub(crate) name_key: OnceLock<Zeroizing<[u8; 32]>>,
     pub(crate) lifecycle: LifecycleMetrics,
     pub(crate) horizon: HorizonMetrics,
+    pub(crate) quota_locks: QuotaLocks,
     queues: Vec<tokio::sync::Mutex<()>>,
 }
 
@@ -111,6 +113,7 @@ impl MetadataService {
             name_key: OnceLock::new(),
             lifecycle: LifecycleMetrics::default(),
             horizon: HorizonMetrics::default(),
+            quota_locks: QuotaLocks::default(),
             queues: (0..QUEUES).map(|_| tokio::sync::Mutex::new(())).collect(),
         };
         if let Some(row) = core.get(&core.rows.cluster()).await? {

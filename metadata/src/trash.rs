@@ -3,6 +3,7 @@
 use crate::attempt::{self, ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
 use crate::lock::Leaving;
+use crate::quota::Delta;
 use crate::records::{self, EventKind, PageRecord, PartRow, TrashRecord, TrashedVersion, page_refs};
 use crate::retention;
 use crate::rows::{KeyRange, Tag, last_id, successor};
@@ -12,7 +13,7 @@ use crate::versions::{KeyPlace, decode_head};
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use std::sync::Arc;
 use valv_metadata_api::{Actor, Body, MetadataError, ObjectKey, TrashPlace};
-use valv_types::{CommitId, TimestampMicros, VersionId};
+use valv_types::{CommitId, ProjectId, TimestampMicros, VersionId};
 
 /// Trash rows read at once.
 const BATCH: usize = 256;
@@ -182,7 +183,7 @@ impl Core {
         let mut attempt = Attempt::default();
         attempt.expect(key.clone(), Some(&row));
         match records::decode("trash", &row.value)? {
-            TrashRecord::Upload(_) => self.plan_sweep(snapshot, attempt, key),
+            TrashRecord::Upload(trashed) => self.plan_sweep(snapshot, attempt, key, trashed.project, commit),
             TrashRecord::Version(version) => self.plan_version_purge(snapshot, attempt, key, *version, commit),
         }
     }
@@ -233,6 +234,8 @@ impl Core {
             }
         }
         attempt.remove(key);
+        let given_back = Delta::less(trashed.version.len_bytes, 1);
+        self.book_return(snapshot, &mut attempt, trashed.project, commit, given_back)?;
         let event = Event {
             kind: EventKind::VersionPurged,
             project: trashed.project,
@@ -275,23 +278,33 @@ impl Core {
     }
 
     /// Releases the parts that an ended upload still has. No part commits any more: its row is gone.
-    fn plan_sweep(&self, snapshot: &dyn Snapshot, mut attempt: Attempt, key: Key) -> Result<Step, MetadataError> {
+    fn plan_sweep(
+        &self,
+        snapshot: &dyn Snapshot,
+        mut attempt: Attempt,
+        key: Key,
+        project: ProjectId,
+        commit: CommitId,
+    ) -> Result<Step, MetadataError> {
         let Some(upload) = last_id(&key) else { return Err(corrupt("trash")) };
         let owner = VersionId::from_bytes(upload);
         let range = self.rows.range(Tag::Part, &[&upload]);
         let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
-        let mut swept = 0;
+        let (mut swept, mut swept_bytes) = (0, 0u64);
         while let Some((part_key, row)) = cursor.next().map_err(store_error)? {
             if swept == PARTS_PER_COMMIT {
                 // Two sweeps at once expect the same parts: one of them fails.
+                self.book_return(snapshot, &mut attempt, project, commit, Delta::less(swept_bytes, 0))?;
                 return Ok(Step::More(attempt));
             }
             swept += 1;
             let part: PartRow = records::decode("part", &row.value)?;
             self.release_blob(&mut attempt, snapshot, part.part.blob.blob, owner)?;
+            swept_bytes = swept_bytes.saturating_add(part.part.blob.len_bytes);
             attempt.expect(part_key.clone(), Some(&row));
             attempt.remove(part_key);
         }
+        self.book_return(snapshot, &mut attempt, project, commit, Delta::less(swept_bytes, 0))?;
         attempt.remove(key);
         Ok(Step::Last(attempt))
     }

@@ -9,6 +9,7 @@ use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
 use crate::lock;
 use crate::objects::{Making, NewVersion};
+use crate::quota::Delta;
 use crate::records::{
     self, BucketRecord, EventKind, PagePart, PageRecord, PartRow, PartSecrets, TrashRecord, TrashedUpload, UploadRecord,
 };
@@ -54,6 +55,7 @@ impl Core {
         if let Some(row) = upload_row {
             return Ok(Plan::Nothing(self.upload_view(id, &bucket, &records::decode("upload", &row.value)?)?));
         }
+        self.check_paid(bucket.limits())?;
         if bucket.object_lock.is_none() && (request.lock.retention.is_some() || request.lock.legal_hold) {
             return Err(MetadataError::InvalidBucketState);
         }
@@ -158,14 +160,17 @@ impl Core {
             self.rows.incarnation(request.proof.incarnation),
             self.rows.fence(request.proof.incarnation),
         ];
-        let [bucket, upload, old, incarnation, fence] = self.get_rows(&keys).await?;
-        let [_, upload_key, part_key, _, fence_key] = keys;
-        let bucket = bucket_of(bucket.as_ref())?;
+        let [bucket_row, upload, old, incarnation, fence] = self.get_rows(&keys).await?;
+        let [bucket_key, upload_key, part_key, _, fence_key] = keys;
+        let bucket = bucket_of(bucket_row.as_ref())?;
         upload_of(upload.as_ref(), request.bucket, &request.key)?;
         if incarnation.is_none() || fence.is_some() {
             return Err(MetadataError::Fenced);
         }
+        self.check_paid(bucket.limits())?;
         let mut attempt = Attempt::default();
+        // It says whether the part is booked against a quota.
+        attempt.expect(bucket_key, bucket_row.as_ref());
         attempt.expect(upload_key, upload.as_ref());
         attempt.expect(part_key.clone(), old.as_ref());
         attempt.expect_absent(fence_key);
@@ -175,6 +180,7 @@ impl Core {
             Body::Blob(blob) => blob,
             Body::Empty | Body::Parts(_) => no_blob(&bucket),
         };
+        let mut delta = Delta::more(len_bytes, 0);
         if let Some(old) = &old {
             let row: PartRow = records::decode("part", &old.value)?;
             if row.part.blob.blob == blob.blob && blob.len_bytes > 0 {
@@ -182,7 +188,9 @@ impl Core {
             }
             let snapshot = self.snapshot().await?;
             self.release_blob(&mut attempt, snapshot.as_ref(), row.part.blob.blob, owner)?;
+            delta.bytes = delta.bytes.saturating_sub_unsigned(row.part.blob.len_bytes);
         }
+        self.book(&mut attempt, bucket.project, bucket.limits(), delta).await?;
         let secrets = PartSecrets { md5: request.md5, checksums: request.checksums.clone() };
         let sealed = self.seals.seal(Place::Part(bucket.project, request.upload, request.number), &secrets)?;
         let row = PartRow {
@@ -299,6 +307,7 @@ impl Core {
             // A completion repeated after success, be it with another commit id, gives the same version, as in S3.
             Err(error) => return self.completed_before(request, error).await.map(Plan::Nothing),
         };
+        self.check_paid(bucket.limits())?;
         let head = decode_head(head_row)?;
         self.judge(&request.condition, request.bucket, &bucket, head.as_ref())?;
 
@@ -478,6 +487,7 @@ impl Core {
         let [_, upload_key] = keys;
         let bucket = bucket_of(bucket.as_ref())?;
         let record = upload_of(upload.as_ref(), request.bucket, &request.key)?;
+        self.check_paid(bucket.limits())?;
         let mut attempt = Attempt::default();
         attempt.expect(upload_key, upload.as_ref());
         self.remove_upload(&mut attempt, &bucket, &record, &request.key, request.upload);

@@ -68,6 +68,10 @@ impl Core {
         work: Work,
         now: TimestampMicros,
     ) -> (Vec<Outcome>, Option<MetadataError>) {
+        // A project that is not paid for is read-only: rules rest with everything else.
+        if self.check_paid(rules.record.limits()).is_err() {
+            return (Vec::new(), None);
+        }
         let (key, targets) = match work {
             Work::Upload { key, id } => {
                 return match self.expire_upload(rules, &key, id, now).await {

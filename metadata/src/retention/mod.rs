@@ -20,6 +20,7 @@ pub use disposal::disposal_facts;
 pub(crate) use records::{BucketGuard, HeldPrefix, HoldRecord, ProjectGuardRecord, RetentionRule};
 
 use crate::attempt::{Attempt, store_error};
+use crate::quota::Limits;
 use crate::records::{BucketRecord, decode, encode};
 use crate::service::{Core, bucket_of, corrupt};
 use crate::store::{Snapshot, Versioned};
@@ -53,10 +54,13 @@ fn project_guard(row: Option<&Versioned>) -> Result<ProjectGuardRecord, Metadata
 }
 
 /// What guards a bucket that is being made, from its project's row.
-pub(crate) fn guard_of_new_bucket(row: Option<&Versioned>) -> Result<Option<Box<BucketGuard>>, MetadataError> {
+pub(crate) fn guard_of_new_bucket(
+    row: Option<&Versioned>,
+    limits: Limits,
+) -> Result<Option<Box<BucketGuard>>, MetadataError> {
     let project = project_guard(row)?;
     let holds = project.holds.iter().map(|hold| HeldPrefix { hold: *hold, prefix: Vec::new() }).collect();
-    let guard = BucketGuard { rule: project.rule, holds };
+    let guard = BucketGuard { rule: project.rule, holds, limits };
     Ok((guard != BucketGuard::default()).then(|| Box::new(guard)))
 }
 
@@ -68,7 +72,7 @@ pub(crate) fn has_project_holds(row: Option<&Versioned>) -> Result<bool, Metadat
 impl Core {
     /// Rewrites what guards every bucket of a project. The attempt expects all their rows; the caller expects the
     /// project's, which keeps buckets from being made meanwhile.
-    fn guard_all_buckets(
+    pub(crate) fn guard_all_buckets(
         &self,
         snapshot: &dyn Snapshot,
         attempt: &mut Attempt,

@@ -1,5 +1,6 @@
 //! Rows of retention classes and legal holds.
 
+use crate::quota::Limits;
 use minicbor::{Decode, Encode};
 use valv_metadata_api::{DisposalEntry, DisposalList, DisposalState};
 use valv_types::{BucketId, HoldId, TimestampMicros, UserId};
@@ -30,6 +31,10 @@ pub(crate) struct BucketGuard {
     pub(crate) rule: RetentionRule,
     #[n(1)]
     pub(crate) holds: Vec<HeldPrefix>,
+    /// What the project may hold, and until when.
+    #[n(2)]
+    #[cbor(default)]
+    pub(crate) limits: Limits,
 }
 
 /// A hold, and the keys of the bucket that it keeps.

@@ -13,6 +13,7 @@ mod objects;
 mod principals;
 mod projects;
 mod proofs;
+mod quota;
 mod retention;
 mod uploads;
 mod users;

@@ -59,7 +59,9 @@ fn code(error: &MetadataError) -> Code {
             | ProjectRefusal::OperatorsOnly
             | ProjectRefusal::KeyOfMember
             | ProjectRefusal::KeyOfStranger => Code::PermissionDenied,
-            ProjectRefusal::NoRole | ProjectRefusal::TextMalformed => Code::InvalidArgument,
+            ProjectRefusal::NoRole | ProjectRefusal::TextMalformed | ProjectRefusal::QuotaTooLarge => {
+                Code::InvalidArgument
+            }
             ProjectRefusal::NameTaken | ProjectRefusal::NamespaceTaken => Code::AlreadyExists,
             ProjectRefusal::AlreadyGoverned
             | ProjectRefusal::Ungoverned
