@@ -51,7 +51,7 @@ def test_two_operators_appoint_a_controller_in_the_open(cast):
     settled = wait_until(lambda: (s := show(oda, proposal))["state"] == "carried out" and s, "the appointment")
     assert settled["facts"] == {"user": "eve"} and settled["result"] == {"controller": "eve"}
     assert [decision["user"] for decision in settled["decisions"]] == ["olof"]
-    roles = {member["user"]: member["roles"] for member in ada.json("project", "member", "list", "cohort")}
+    roles = {member["name"]: member["roles"] for member in ada.json("project", "member", "list", "cohort")}
     assert "controller" in roles["eve"] and "controller" in roles["ada"]
 
 
@@ -68,7 +68,7 @@ def test_a_controller_stops_what_operators_propose(cast):
 
 def test_operators_alone_get_nobody_in(cast):
     _, oda, _, ada, eve = cast
-    assert "role" in oda.refused("project", "member", "set", "cohort", "oda", "--role", "controller")
+    assert "role" in oda.refused("project", "member", "add", "cohort", "oda", "--role", "controller")
     assert "operators" in eve.refused("proposal", "appoint-controller", "--project", "cohort", "--user", "eve", *WORDS)
     assert oda.refused("proposal", "appoint-controller", "--project", "cohort", "--user", "ada", *WORDS), "she is one"
     assert oda.refused("proposal", "appoint-controller", "--project", "own-ada", "--user", "eve", *WORDS), "no members"
