@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{BadRequest, ErrorDetails, FieldViolation, StatusExt as _};
 use valv_metadata_api::{
-    CustodyRefusal, MetadataError, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict,
+    ApprovalRefusal, CustodyRefusal, MetadataError, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict,
 };
 
 /// The domain of every reason.
@@ -96,6 +96,13 @@ fn code(error: &MetadataError) -> Code {
             TokenConflict::DaysOutOfRange | TokenConflict::DescriptionMalformed => Code::InvalidArgument,
             TokenConflict::TooMany | TokenConflict::TooManyProjects => Code::FailedPrecondition,
         },
+        MetadataError::Approval { reason } => match reason {
+            ApprovalRefusal::NobodyKnown => Code::Unauthenticated,
+            ApprovalRefusal::NotAllowed | ApprovalRefusal::OwnProposal => Code::PermissionDenied,
+            ApprovalRefusal::NoSuchProposal => Code::NotFound,
+            ApprovalRefusal::ReasonMalformed => Code::InvalidArgument,
+            ApprovalRefusal::Settled | ApprovalRefusal::Unfit => Code::FailedPrecondition,
+        },
         MetadataError::Retention { reason } => match reason {
             RetentionRefusal::NoSuchHold | RetentionRefusal::NoSuchDisposal => Code::NotFound,
             RetentionRefusal::Days
@@ -110,6 +117,13 @@ fn code(error: &MetadataError) -> Code {
             | RetentionRefusal::NothingToDispose
             | RetentionRefusal::NotApproved => Code::FailedPrecondition,
         },
+        MetadataError::Locked { .. }
+        | MetadataError::InvalidBucketState
+        | MetadataError::BucketNotEmpty
+        | MetadataError::RetentionBelowMinimum { .. }
+        | MetadataError::KeyDestroyed
+        | MetadataError::KeyUnavailable => Code::FailedPrecondition,
+        MetadataError::QuotaExceeded => Code::ResourceExhausted,
         MetadataError::Malformed { .. } => Code::InvalidArgument,
         MetadataError::Unavailable { .. } | MetadataError::Conflict => Code::Unavailable,
         _ => Code::Internal,
