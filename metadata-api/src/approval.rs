@@ -22,6 +22,12 @@ pub enum Act {
     /// Moves cluster time forward: see [`AdvanceClock`].
     #[n(2)]
     AdvanceClock(#[n(0)] AdvanceClock),
+    /// Destroys a project's keys, and with them all that it holds: see [`crate::ShredProject`].
+    #[n(50)]
+    ShredProject(#[n(0)] crate::ShredProject),
+    /// Destroys the key of one object version: see [`crate::ShredObject`].
+    #[n(51)]
+    ShredObject(#[n(0)] crate::ShredObject),
     /// Disposes of what a list names: see [`Dispose`].
     #[n(200)]
     Dispose(#[n(0)] Dispose),
@@ -108,6 +114,18 @@ impl Act {
             Self::AdvanceClock(_) => {
                 ActRules { name: "advance clock", proposer: Who::Operators, approver: Who::Operators, cools_off: true }
             }
+            Self::ShredProject(_) => ActRules {
+                name: "destroy project key",
+                proposer: Who::Members(&[Role::Controller]),
+                approver: Who::Members(&[Role::Controller, Role::Steward]),
+                cools_off: true,
+            },
+            Self::ShredObject(_) => ActRules {
+                name: "destroy object key",
+                proposer: Who::Members(&[Role::Controller]),
+                approver: Who::Members(&[Role::Controller, Role::Steward]),
+                cools_off: true,
+            },
             Self::Dispose(_) => ActRules {
                 name: "dispose",
                 proposer: Who::Members(&[Role::Controller]),
@@ -127,8 +145,9 @@ impl Act {
     /// Whether it holds nothing but ids and numbers, so that it may lie open in metadata.
     pub fn is_ids_only(&self) -> bool {
         match self {
-            Self::AppointController(_) | Self::AdvanceClock(_) | Self::Dispose(_) => true,
-            Self::LowerRetention(_) => false,
+            Self::AppointController(_) | Self::AdvanceClock(_) | Self::Dispose(_) | Self::ShredProject(_) => true,
+            // It names the object.
+            Self::LowerRetention(_) | Self::ShredObject(_) => false,
         }
     }
 
@@ -139,6 +158,8 @@ impl Act {
             Self::AdvanceClock(_) => None,
             Self::Dispose(act) => Some(act.project),
             Self::LowerRetention(act) => Some(act.project),
+            Self::ShredProject(act) => Some(act.project),
+            Self::ShredObject(act) => Some(act.project),
         }
     }
 }

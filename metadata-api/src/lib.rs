@@ -22,6 +22,7 @@ mod report;
 mod retention;
 mod secret;
 mod service;
+mod shredding;
 mod transfer;
 mod upload;
 
@@ -40,5 +41,6 @@ pub use report::*;
 pub use retention::*;
 pub use secret::Secret;
 pub use service::*;
+pub use shredding::{ShredObject, ShredProject};
 pub use transfer::*;
 pub use upload::*;

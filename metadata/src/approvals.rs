@@ -86,6 +86,8 @@ impl Core {
             Act::AdvanceClock(act) => self.carry_out_clock_step(act, proposal).await,
             Act::Dispose(act) => self.carry_out_disposal(act, proposal).await,
             Act::LowerRetention(act) => self.carry_out_lowering(act, proposal).await,
+            Act::ShredProject(act) => self.carry_out_shred_project(act, proposal).await,
+            Act::ShredObject(act) => self.carry_out_shred_object(act, proposal).await,
         }
     }
 
@@ -337,7 +339,7 @@ impl Core {
         let words = match (words, &record.open_act) {
             (Ok(words), _) => words,
             // The project's key is gone, and what was said with it.
-            (Err(MetadataError::KeyUnavailable), Some(act)) => ProposalWords {
+            (Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed), Some(act)) => ProposalWords {
                 act: act.clone(),
                 reason: String::new(),
                 reference: String::new(),
@@ -430,12 +432,14 @@ impl Core {
     }
 
     /// Refuses an act that does not fit the state of things, before anybody is asked to decide on it.
-    async fn check_act(&self, act: &Act) -> Result<(), MetadataError> {
+    async fn check_act(self: &Arc<Self>, act: &Act) -> Result<(), MetadataError> {
         match act {
             Act::AppointController(act) => self.check_appointment(act).await,
             Act::AdvanceClock(act) => self.check_clock_step(act),
             Act::Dispose(act) => self.check_disposal(act).await,
             Act::LowerRetention(act) => Ok(act.retention.check()?),
+            Act::ShredProject(act) => self.check_shred_project(act).await,
+            Act::ShredObject(act) => self.check_shred_object(act).await,
         }
     }
 

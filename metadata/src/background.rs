@@ -99,6 +99,7 @@ impl Background {
         }
         self.core.carry_out_due().await?;
         self.core.finish_counts().await?;
+        let rotates = self.core.advance_rotations().await?;
         let wanted = self.lifecycle.step(&self.core, cancel).await?;
         self.core.purge_trash().await?;
         if self.sequenced.is_none_or(|at| at.elapsed() >= SEQUENCE_EVERY) {
@@ -107,7 +108,7 @@ impl Background {
             self.sequenced = Some(Instant::now());
         }
         self.horizon.step(&self.core).await?;
-        Ok(wanted)
+        Ok(if rotates { Some(Duration::ZERO) } else { wanted })
     }
 
     /// Takes or renews the lease. `false` if another service holds it.

@@ -59,7 +59,7 @@ impl Core {
             }
         }
         attempt.put(self.rows.blob_ref(blob.blob, owner), records::encode(&BlobRefRecord::from(blob)));
-        Ok((Body::Blob(blob.clone()), blob.len_bytes))
+        Ok((Body::Blob(self.freshen(bucket.project, blob)?), blob.len_bytes))
     }
 
     /// Queues a new blob for repair if slots were down when it was written, or if a placement group has changed since.

@@ -290,6 +290,7 @@ impl Core {
         row: Option<&Versioned>,
     ) -> Result<Option<BucketRecord>, MetadataError> {
         let record = bucket_of(row)?;
+        record.check_not_shredding()?;
         let Some(since) = record.closing else { return Ok(Some(record)) };
         if since.plus_secs(CLOSING_SECS_MAX) < self.now() {
             self.reopen_bucket(id, record, row).await?;

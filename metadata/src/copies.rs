@@ -102,6 +102,7 @@ impl Core {
         let selector = VersionSelector::Id(request.source_version);
         let found = self.find_in(snapshot, request.source_bucket, &request.source_key, selector)?;
         let found = found.filter(|found| !found.version.is_delete_marker()).ok_or(MetadataError::NoSuchVersion)?;
+        self.check_not_shredded(&found.version.body)?;
         let mut attempt = Attempt::default();
         let body = match &found.version.body {
             Body::Empty => Body::Empty,
@@ -118,6 +119,9 @@ impl Core {
                 }
                 for part in parts.iter().filter(|part| part.blob.len_bytes > 0) {
                     let blob = &part.blob;
+                    if self.seals.keys().is_blob_shredded(blob.blob) {
+                        return Err(MetadataError::KeyDestroyed);
+                    }
                     attempt.put(self.rows.blob_ref(blob.blob, id), records::encode(&BlobRefRecord::from(blob)));
                 }
                 let page_offsets = self.put_pages(&mut attempt, project, id, &parts)?;

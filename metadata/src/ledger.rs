@@ -123,8 +123,10 @@ impl Core {
         let names_hash = names.hash();
         let sealed = self.seals.seal(Place::Ledger(event.project, commit), &names);
         let sealed = match sealed {
-            // Purging and repair go on after a project's key was shredded: the record then has no names.
-            Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed)
+            // What goes on after a project's key was destroyed is recorded without names.
+            Err(MetadataError::KeyDestroyed) => crate::seal::Sealed { key_version: 0, bytes: Vec::new() },
+            // So do purging and repair where a key is gone in another way.
+            Err(MetadataError::KeyUnavailable)
                 if matches!(event.kind, EventKind::VersionPurged | EventKind::ShardsRepaired) =>
             {
                 crate::seal::Sealed { key_version: 0, bytes: Vec::new() }

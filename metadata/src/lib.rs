@@ -40,6 +40,7 @@ mod rows;
 mod seal;
 mod sequencer;
 mod service;
+mod shredding;
 mod statements;
 pub mod store;
 #[cfg(test)]
@@ -66,6 +67,7 @@ pub use lifecycle::LifecycleCounts;
 pub use proofs::{Consistency, EventAsked, Inclusion};
 pub use receipts::ReceiptAsked;
 pub use retention::disposal_facts;
+pub use rotation::{ProjectKeys, Rotation};
 pub use sequencer::LedgerExportError;
 pub use service::{MetadataConfig, MetadataService, OpenError};
 pub use usage::ProjectUsage;

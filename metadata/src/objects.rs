@@ -266,6 +266,7 @@ impl Core {
                 }
                 Body::Empty | Body::Blob(_) | Body::Parts(_) => None,
             };
+            self.check_not_shredded(&version.body)?;
             let shown = shown(bucket.versioning, version.is_null(), version.id);
             let version = self.version_view(bucket.project, request.bucket, &version)?;
             return Ok(FoundObject { version, shown, is_current, inline });
@@ -472,6 +473,8 @@ impl Core {
         }
         let at = KeyPlace { state: &bucket, bucket: request.bucket, key: &request.key };
         let mut attempt = Attempt::default();
+        bucket.check_not_shredding()?;
+        attempt.expect(self.rows.bucket(request.bucket), bucket_row.as_ref());
         let answer = FoundObject {
             version: self.version_view(bucket.project, request.bucket, &version)?,
             shown: shown(bucket.versioning, version.is_null(), version.id),

@@ -31,6 +31,11 @@ pub(crate) fn encode<T: Encode<()>>(record: &T) -> Bytes {
     }
 }
 
+/// A record without its format byte; `None` if that is another one.
+pub(crate) fn body(bytes: &[u8]) -> Option<&[u8]> {
+    bytes.split_first().filter(|(format, _)| **format == FORMAT).map(|(_, body)| body)
+}
+
 /// Decodes a record; `what` names it in the error.
 pub(crate) fn decode<'b, T: Decode<'b, ()>>(what: &'static str, bytes: &'b [u8]) -> Result<T, MetadataError> {
     let corrupt = || MetadataError::Corrupt { what: what.to_owned() };

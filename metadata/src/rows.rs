@@ -74,6 +74,8 @@ pub(crate) enum Tag {
     DiskCustody = 0x99,
     CustodyState = 0x9A,
     Transfer = 0x9B,
+    KeyRotation = 0x96,
+    Shredding = 0x97,
     IncarnationCounter = 0x80,
     Incarnation = 0x81,
     Fence = 0x82,
@@ -404,6 +406,23 @@ impl Rows {
     /// The row that every change of custody writes.
     pub(crate) fn custody_state(&self) -> Key {
         self.key(Tag::CustodyState, &[])
+    }
+
+    /// Every row of the cell.
+    pub(crate) fn all(&self) -> KeyRange {
+        let start = self.cell.0.to_be_bytes().to_vec();
+        let end = successor(&start);
+        KeyRange { start, end }
+    }
+
+    /// How far the replacement of a project's key is.
+    pub(crate) fn key_rotation(&self, project: ProjectId) -> Key {
+        self.key(Tag::KeyRotation, &[project.as_bytes()])
+    }
+
+    /// How far the destruction of a key is, with its certificate at the end.
+    pub(crate) fn shredding(&self, project: ProjectId, proposal: ProposalId) -> Key {
+        self.key(Tag::Shredding, &[project.as_bytes(), proposal.as_bytes()])
     }
 
     pub(crate) fn incarnation_counter(&self) -> Key {

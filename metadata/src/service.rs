@@ -31,6 +31,10 @@ pub struct MetadataConfig {
     pub fence_after_secs: u64,
     /// How long a gateway may keep a project key, in milliseconds.
     pub key_lease_ms: u32,
+    /// How long old versions of a project's key outlive their last reference, in seconds.
+    pub key_retire_secs: u64,
+    /// How long backups of the key store are kept, in seconds: what certificates of destroyed keys say.
+    pub key_backup_secs: u64,
     /// Pause between passes of background work, in milliseconds.
     pub background_every_ms: u64,
     /// How long a day of lifecycle rules is.
@@ -50,6 +54,8 @@ impl Default for MetadataConfig {
             trash_secs: 24 * 60 * 60,
             fence_after_secs: 10 * 60,
             key_lease_ms: 5 * 60 * 1000,
+            key_retire_secs: 24 * 60 * 60,
+            key_backup_secs: 30 * 24 * 60 * 60,
             background_every_ms: 2_000,
             lifecycle_day: DayLength::CALENDAR,
             lifecycle_every_ms: 60 * 60 * 1000,

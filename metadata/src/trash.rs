@@ -156,6 +156,26 @@ impl Core {
         }
     }
 
+    /// Purges a version that is in the trash before its time is over: its key was destroyed.
+    pub(crate) async fn purge_at_once(self: &Arc<Self>, version: VersionId) -> Result<(), MetadataError> {
+        let row = self
+            .scan(move |core, snapshot| {
+                let range = core.rows.range(Tag::Trash, &[]);
+                let mut cursor = snapshot.scan(&range.start, &range.end).map_err(store_error)?;
+                while let Some((key, _)) = cursor.next().map_err(store_error)? {
+                    if last_id(&key) == Some(*version.as_bytes()) {
+                        return Ok(Some(key));
+                    }
+                }
+                Ok(None)
+            })
+            .await?;
+        match row {
+            Some(key) => self.purge_one(key).await,
+            None => Ok(()),
+        }
+    }
+
     /// Purges one row of the trash: in several commits if it has very many parts.
     async fn purge_one(self: &Arc<Self>, key: Key) -> Result<(), MetadataError> {
         let mut conflicts = 0;

@@ -434,6 +434,9 @@ impl Core {
         let bucket = bucket_of(bucket.as_ref())?;
         let record = records::decode("page", &page.ok_or(MetadataError::NoSuchVersion)?.value)?;
         let parts = self.page_view(bucket.project, request.version, request.page, record)?;
+        if parts.iter().any(|part| self.seals.keys().is_blob_shredded(part.blob.blob)) {
+            return Err(MetadataError::KeyDestroyed);
+        }
         let blobs: Vec<BlobId> = parts
             .iter()
             .filter(|part| part.blob.place == BlobPlace::Inline && part.blob.len_bytes > 0)

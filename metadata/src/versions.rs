@@ -114,6 +114,14 @@ impl Core {
         })
     }
 
+    /// Refuses a body whose key was destroyed, wherever its wrap has come back from.
+    pub(crate) fn check_not_shredded(&self, body: &Body) -> Result<(), MetadataError> {
+        match body {
+            Body::Blob(blob) if self.seals.keys().is_blob_shredded(blob.blob) => Err(MetadataError::KeyDestroyed),
+            Body::Empty | Body::Blob(_) | Body::Parts(_) => Ok(()),
+        }
+    }
+
     pub(crate) fn delete_marker(
         &self,
         id: VersionId,

@@ -6,8 +6,8 @@ import shutil
 import stat
 
 import harness
+import people
 import pytest
-import rawhttp
 from harness import random_bytes, wait_until
 
 SMALL = '[storage]\nextent = "16MiB"\n'
@@ -224,3 +224,224 @@ def test_the_root_key_is_replaced_while_everything_runs(make_server):
     (server.data / "root.key").write_text(after)
     server.start()
     assert_readable(server, bodies)
+
+
+QUICK = f'{SMALL}[keys]\nlease = "1s"\nretire_after = "1s"\n[metadata]\ncooling_off = "1s"\n'
+
+
+def project_keys(server, project: str = "default") -> dict:
+    return json.loads(server.valv("project", "key", "list", project, "--json").stdout)
+
+
+def test_a_project_key_is_replaced_under_load_and_a_crash_stops_nothing(make_server):
+    server = make_server(config=QUICK)
+    bodies = filled(server)
+    s3 = server.s3()
+    upload = s3.create_multipart_upload(Bucket="bkt", Key="parts", Metadata={"patient": "anna"})["UploadId"]
+    whole = random_bytes(6 << 20, 9)
+    parts = [whole[: 5 << 20], whole[5 << 20 :]]
+    sent = [
+        s3.upload_part(Bucket="bkt", Key="parts", UploadId=upload, PartNumber=n, Body=part)["ETag"]
+        for n, part in enumerate(parts, 1)
+    ]
+    s3.put_bucket_tagging(Bucket="bkt", Tagging={"TagSet": [{"Key": "k", "Value": "v"}]})
+    customer = {"SSECustomerAlgorithm": "AES256", "SSECustomerKey": "k" * 32}
+    s3.put_object(Bucket="bkt", Key="customer", Body=b"own key", **customer)
+    first = project_keys(server)["versions"]
+    assert [key["version"] for key in first] == [1]
+
+    server.valv("project", "key", "rotate", "default", "--detach")
+    server.kill()
+    server.start()
+    s3 = server.s3()
+    written = {}
+    number = 0
+
+    def ended():
+        # Load: writes go on all the time, each readable at once.
+        nonlocal number
+        number += 1
+        key, body = f"load-{number}", random_bytes(3_000 + number, number)
+        s3.put_object(Bucket="bkt", Key=key, Body=body, Metadata={"patient": "anna"})
+        written[key] = body
+        assert s3.get_object(Bucket="bkt", Key=key)["Body"].read() == body
+        return project_keys(server)["rotation"]["ended"]
+
+    wait_until(ended, "the rotation to end", interval_s=0.1)
+    keys = project_keys(server)
+    assert [key["version"] for key in keys["versions"]] == [2] and not keys["rotation"]["kept"]
+    assert keys["versions"][0]["fingerprint"] != first[0]["fingerprint"]
+    stored = json.loads((server.data / "keys" / "project-keys.json").read_text())
+    project = [key["version"] for key in stored["keys"] if key["version"] == 2]
+    assert project == [2]
+    assert_readable(server, bodies | written)
+    # What was under way under the old key goes on under the new one.
+    s3.complete_multipart_upload(
+        Bucket="bkt", Key="parts", UploadId=upload,
+        MultipartUpload={"Parts": [{"PartNumber": n, "ETag": etag} for n, etag in enumerate(sent, 1)]},
+    )  # fmt: skip
+    assert_readable(server, {"parts": whole})
+    assert s3.get_object(Bucket="bkt", Key="customer", **customer)["Body"].read() == b"own key"
+    assert s3.get_bucket_tagging(Bucket="bkt")["TagSet"] == [{"Key": "k", "Value": "v"}]
+    server.restart(kill=True)
+    assert_readable(server, bodies | written | {"parts": whole})
+    assert "everything is under version 3" in server.valv("project", "key", "rotate", "default").stdout
+    assert_readable(server, bodies | {"parts": whole})
+    export = server.folder / "ledger.jsonl"
+    server.valv("ledger", "export", "--project", "default", "--out", export)
+    assert "project key replaced" in export.read_text() and '"subject":"replicated"' in export.read_text().replace(" ", "")
+
+
+def test_no_shard_is_written_when_keys_are_replaced(make_server):
+    server = make_server(config=QUICK)
+    filled(server)
+    before = server.wait_healthy()["census"]
+    server.valv("project", "key", "rotate", "default")
+    server.valv("admin", "key", "rotate", "--root")
+    after = server.wait_healthy()["census"]
+    for field in ("blobs", "chunks", "shards_present"):
+        assert after[field] == before[field], field
+
+
+@pytest.fixture
+def operators(make_server):
+    server = make_server(config=QUICK)
+    return server, people.Person(server, "oda", operator=True), people.Person(server, "olof", operator=True)
+
+
+def shred(server, first, second, *words) -> str:
+    asked = ["project", "shred", "propose", "default", *words, "--reason", "end of the study"]
+    return first.json(*asked, "--reference", "disposal 2036/14", "--yes")["id"]
+
+
+def settled(who, proposal: str, state: str) -> dict:
+    show = lambda: who.json("proposal", "show", proposal, "--project", "default")  # noqa: E731
+    return wait_until(lambda: (found := show())["state"] == state and found, f"the act to be {state}")
+
+
+def certificate(server, who, proposal: str) -> dict:
+    path = server.folder / f"certificate-{proposal}.json"
+    who.run("project", "shred", "certificate", "default", proposal, "--out", path)
+    return json.loads(path.read_text())["statement"]["facts"]
+
+
+def client_of(server, person):
+    return harness.boto3.client(
+        "s3", endpoint_url=server.endpoint, aws_access_key_id=person.key[0], aws_secret_access_key=person.key[1],
+        region_name=harness.REGION, config=harness.botocore.config.Config(retries={"total_max_attempts": 1}),
+    )  # fmt: skip
+
+
+def is_destroyed(server) -> bool:
+    """Whether S3 says that the key is gone, for reads and writes."""
+    for ask in (
+        lambda s3: s3.get_object(Bucket="bkt", Key="inline"),
+        lambda s3: s3.put_object(Bucket="bkt", Key="new", Body=b"x"),
+    ):
+        try:
+            ask(server.s3())
+            return False
+        except harness.ClientError as refused:
+            error = refused.response["Error"]
+            if error["Code"] != "AccessDenied" or "destroyed" not in error["Message"]:
+                return False
+    return True
+
+
+def test_two_people_destroy_a_project_and_a_certificate_says_so(operators):
+    server, oda, olof = operators
+    filled(server)
+    s3 = server.s3()
+    s3.create_bucket(Bucket="locked", ObjectLockEnabledForBucket=True)
+    s3.put_object(Bucket="locked", Key="k", Body=b"held", ObjectLockLegalHoldStatus="ON")
+    # Legal hold forbids it to anybody.
+    said = oda.refused("project", "shred", "propose", "default", "--reason", "r", "--reference", "f", "--yes")
+    assert "locked" in said
+    s3.put_object_legal_hold(Bucket="locked", Key="k", LegalHold={"Status": "OFF"})
+    proposal = shred(server, oda, olof)
+    assert "own proposal" in oda.refused("proposal", "approve", proposal, "--project", "default", "--reason", "yes")
+    olof.run("proposal", "approve", proposal, "--project", "default", "--reason", "checked")
+    settled(oda, proposal, "carried out")
+    facts = certificate(server, oda, proposal)
+    assert facts["destroyed"] == "project" and facts["reference"] == "disposal 2036/14"
+    assert [decider["name"] for decider in facts["decided_by"]] == ["oda", "olof"]
+    assert [key["version"] for key in facts["project_keys"]] == [1] and facts["versions"] == 4
+    thirty_days = 30 * 24 * 3600 * 1_000_000
+    assert facts["last_backup_dies_micros"] == facts["purged_micros"] + thirty_days
+    path = server.folder / f"certificate-{proposal}.json"
+    key = server.valv("ledger", "key").stdout.split()[0]
+    harness.run(harness.binary(), "statement", "verify", path, "--key", key)
+    assert is_destroyed(server)
+
+
+def test_a_destroyed_project_does_not_come_back_with_older_metadata(operators):
+    server, oda, olof = operators
+    filled(server)
+    other = client_of(server, oda)
+    other.create_bucket(Bucket="elsewhere")
+    other.put_object(Bucket="elsewhere", Key="k", Body=b"alive")
+    assert server.terminate() == 0
+    copy = server.folder / "metadata-before"
+    shutil.copytree(server.data / "metadata", copy)
+    server.start()
+    proposal = shred(server, oda, olof)
+    olof.run("proposal", "approve", proposal, "--project", "default", "--reason", "checked")
+    wait_until(lambda: is_destroyed(server), "the project's keys to be destroyed")
+    # The gateway before the restart has not been fenced yet, and might still hold the key: no certificate so far.
+    early = oda.run("project", "shred", "certificate", "default", proposal, check=False)
+    assert early.returncode != 0 and "no certificate yet" in early.stderr
+    assert server.terminate() == 0
+    shutil.rmtree(server.data / "metadata")
+    shutil.copytree(copy, server.data / "metadata")
+    server.start()
+    assert is_destroyed(server)
+    assert client_of(server, oda).get_object(Bucket="elsewhere", Key="k")["Body"].read() == b"alive"
+
+
+def test_a_destroyed_object_does_not_come_back_with_older_metadata(operators):
+    server, oda, olof = operators
+    bodies = filled(server)
+    s3 = server.s3()
+    s3.put_bucket_versioning(Bucket="bkt", VersioningConfiguration={"Status": "Enabled"})
+    version = s3.put_object(Bucket="bkt", Key="secret", Body=random_bytes(400_000, 5))["VersionId"]
+    assert server.terminate() == 0
+    copy = server.folder / "metadata-before"
+    shutil.copytree(server.data / "metadata", copy)
+    server.start()
+    proposal = shred(server, oda, olof, "--bucket", "bkt", "--key", "secret", "--version", version)
+    olof.run("proposal", "approve", proposal, "--project", "default", "--reason", "checked")
+    settled(oda, proposal, "carried out")
+    facts = certificate(server, oda, proposal)
+    assert facts["destroyed"] == "object version" and facts["bytes"] == 400_000
+    with pytest.raises(harness.ClientError) as refused:
+        server.s3().get_object(Bucket="bkt", Key="secret")
+    assert refused.value.response["Error"]["Code"] == "NoSuchKey"
+    assert_readable(server, bodies)
+    assert server.terminate() == 0
+    shutil.rmtree(server.data / "metadata")
+    shutil.copytree(copy, server.data / "metadata")
+    server.start()
+    with pytest.raises(harness.ClientError) as refused:
+        server.s3().get_object(Bucket="bkt", Key="secret")
+    # The folder may have been brought up to date from the disks' mirror before.
+    assert refused.value.response["Error"]["Code"] in ("AccessDenied", "NoSuchKey")
+    assert_readable(server, bodies)
+
+
+def test_a_stolen_metadata_folder_opens_nothing_without_the_key_store(stopped):
+    server, _ = stopped
+    for name in ("root.key", "keys"):
+        path = server.data / name
+        (shutil.rmtree if path.is_dir() else type(path).unlink)(path)
+    for path in (server.data / "metadata").rglob("*"):
+        if path.is_file():
+            data = path.read_bytes()
+            for needle in (b"patient", b"anna", b"bkt", harness.SECRET_KEY.encode(), harness.md5_hex(random_bytes(700, 1)).encode()):
+                assert needle not in data, (path, needle)
+    with pytest.raises(harness.ServerEnded):
+        server.start()
+    assert "root key is needed" in server.log_tail(20)
+    # A root key of one's own opens nothing either.
+    (server.data / "root.key").write_text(f"valv-root-key 1 1 {'0' * 64}\n")
+    with pytest.raises(harness.ServerEnded):
+        server.start()

@@ -212,6 +212,10 @@ pub(crate) struct KeysSection {
     pub(crate) passphrase_file: Option<PathBuf>,
     /// How long a gateway may keep a project's key.
     pub(crate) lease: Duration,
+    /// How long old versions of a project's key are kept after nothing referred to them any more.
+    pub(crate) retire_after: Duration,
+    /// How long backups of the key store are kept: said in certificates of destroyed keys.
+    pub(crate) backups_kept: Duration,
 }
 
 /// How a root key is kept.
@@ -399,6 +403,8 @@ struct FileKeys {
     seal: Option<Spanned<SealKind>>,
     passphrase_file: Option<Spanned<PathBuf>>,
     lease: Option<Spanned<String>>,
+    retire_after: Option<Spanned<String>>,
+    backups_kept: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -425,6 +431,10 @@ pub(crate) struct Overrides {
 pub(crate) const LIFECYCLE_DAY_VARIABLE: &str = "VALV_LIFECYCLE_DAY";
 /// How long a gateway keeps a project's key: a few minutes of reading while metadata is away.
 const KEY_LEASE: Duration = Duration::from_secs(5 * 60);
+/// An old key version outlives its last reference by this: reads of large objects that began under it come to their end.
+const KEY_RETIRE_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// How long backups of the key store are kept, as the architecture has it: 30 days.
+const KEY_BACKUPS_KEPT: Duration = Duration::from_secs(30 * 24 * 3600);
 const KEY_LEASE_RANGE: std::ops::RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(3600);
 /// How often all lifecycle rules are gone through when days have 24 hours.
 const LIFECYCLE_EVERY: Duration = Duration::from_secs(3600);
@@ -736,7 +746,13 @@ impl Source<'_> {
             let span = file.lease.as_ref().map(Spanned::span).unwrap_or_default();
             return Err(self.value(span, "keys.lease", "must be 1s to 1h"));
         }
-        Ok(KeysSection { seal, passphrase_file: file.passphrase_file.map(Spanned::into_inner), lease })
+        Ok(KeysSection {
+            seal,
+            passphrase_file: file.passphrase_file.map(Spanned::into_inner),
+            lease,
+            retire_after: self.duration_or(&file.retire_after, "keys.retire_after", KEY_RETIRE_AFTER)?,
+            backups_kept: self.duration_or(&file.backups_kept, "keys.backups_kept", KEY_BACKUPS_KEPT)?,
+        })
     }
 
     fn line(&self, span: Range<usize>) -> usize {

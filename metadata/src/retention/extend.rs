@@ -160,7 +160,9 @@ impl Core {
             return Ok(Plan::Nothing(Some(false)));
         }
         version.retention = Some(new);
+        bucket.check_not_shredding()?;
         let mut attempt = Attempt::default();
+        attempt.expect(self.rows.bucket(bucket_id), bucket_row.as_ref());
         let event = Event {
             kind: EventKind::VersionChanged,
             project: bucket.project,

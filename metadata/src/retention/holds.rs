@@ -156,6 +156,9 @@ impl Core {
         let key = self.rows.project_guard(project);
         let row = snapshot.get(&key).map_err(store_error)?;
         let mut guard = project_guard(row.as_ref())?;
+        if guard.shredding.is_some() {
+            return Err(MetadataError::InvalidBucketState);
+        }
         guard.hold_count = match change {
             Change::Add(_) if guard.hold_count >= HOLDS_PER_PROJECT_MAX => {
                 return Err(RetentionRefusal::TooManyHolds.into());

@@ -49,7 +49,7 @@ impl BucketRecord {
     }
 }
 
-fn project_guard(row: Option<&Versioned>) -> Result<ProjectGuardRecord, MetadataError> {
+pub(crate) fn project_guard(row: Option<&Versioned>) -> Result<ProjectGuardRecord, MetadataError> {
     row.map_or_else(|| Ok(ProjectGuardRecord::default()), |row| decode("retention", &row.value))
 }
 
@@ -59,6 +59,9 @@ pub(crate) fn guard_of_new_bucket(
     limits: Limits,
 ) -> Result<Option<Box<BucketGuard>>, MetadataError> {
     let project = project_guard(row)?;
+    if project.shredding.is_some() {
+        return Err(MetadataError::InvalidBucketState);
+    }
     let holds = project.holds.iter().map(|hold| HeldPrefix { hold: *hold, prefix: Vec::new() }).collect();
     let guard = BucketGuard { rule: project.rule, holds, limits };
     Ok((guard != BucketGuard::default()).then(|| Box::new(guard)))

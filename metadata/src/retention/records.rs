@@ -64,6 +64,9 @@ pub(crate) struct ProjectGuardRecord {
     #[n(4)]
     #[cbor(with = "minicbor::bytes")]
     pub(crate) sealed: Vec<u8>,
+    /// Since when the project's keys are being destroyed: no bucket is made and no hold is set any more.
+    #[n(5)]
+    pub(crate) shredding: Option<TimestampMicros>,
 }
 
 /// A legal hold.

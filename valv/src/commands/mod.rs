@@ -28,7 +28,7 @@ pub(crate) struct FolderArg {
 }
 
 /// Creates a file that must not exist yet, readable by its owner only: exports and backups are never overwritten.
-fn create_private(path: &Path) -> std::io::Result<File> {
+pub(crate) fn create_private(path: &Path) -> std::io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 

@@ -91,6 +91,8 @@ pub(crate) async fn start(
     let service_config = MetadataConfig {
         trash_secs: section.trash.as_secs(),
         key_lease_ms: u32::try_from(config.keys.lease.as_millis())?,
+        key_retire_secs: config.keys.retire_after.as_secs(),
+        key_backup_secs: config.keys.backups_kept.as_secs(),
         lifecycle_day: section.lifecycle_day,
         horizon_warn_secs: config.custody.warn_before.as_secs(),
         lifecycle_every_ms: u64::try_from(section.lifecycle_every.as_millis())?,

@@ -2,6 +2,7 @@
 
 mod disposal;
 mod hold;
+mod key;
 pub(crate) mod manage;
 mod manifest;
 mod report;
@@ -49,6 +50,12 @@ pub(crate) enum ProjectCommand {
     Manifest(manifest::ManifestArgs),
     /// Shows what a project held, asked and was sent in a month.
     Usage(usage::ProjectUsageArgs),
+    /// The project's key: rotate it, list its versions.
+    #[command(subcommand)]
+    Key(key::ProjectKeyCommand),
+    /// Destroys keys, so that nobody can read again what is under them.
+    #[command(subcommand)]
+    Shred(key::ShredCommand),
 }
 
 /// Runs the command.
@@ -69,5 +76,7 @@ pub(crate) async fn run(command: ProjectCommand) -> anyhow::Result<()> {
         ProjectCommand::Trash(command) => trash::run(command).await,
         ProjectCommand::Manifest(args) => manifest::run(args).await,
         ProjectCommand::Usage(args) => usage::run(args).await,
+        ProjectCommand::Key(command) => key::run(command).await,
+        ProjectCommand::Shred(command) => key::shred(command).await,
     }
 }

@@ -188,6 +188,12 @@ impl AdminState {
                 "default_days": act.retention.default_days,
                 "lifecycle_disposal": act.retention.lifecycle_disposal,
             }),
+            Act::ShredProject(_) => serde_json::json!({}),
+            Act::ShredObject(act) => serde_json::json!({
+                "bucket_id": act.bucket.to_string(),
+                "key": String::from_utf8_lossy(act.key.as_bytes()),
+                "version": act.version.to_string(),
+            }),
             Act::AppointController(act) => serde_json::json!({ "user": self.user_name(act.user).await? }),
         })
     }

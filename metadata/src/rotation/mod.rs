@@ -1,5 +1,10 @@
 //! Replacing keys while everything runs: the root key in one step, a project's key in many.
 
+mod moves;
+mod project;
+
+pub use project::{ProjectKeys, Rotation};
+
 use crate::attempt::{self, Attempt};
 use crate::ledger::Event;
 use crate::records::EventKind;
