@@ -188,11 +188,11 @@ def test_a_quota_is_never_exceeded_and_a_project_past_its_date_is_read_only(coho
     bo = Person(server, "bo")
     governed(server, "small", bo, quota_bytes=10 * 1000 + 500)
     s3 = key_in(server, "small", "bo")
-    s3.create_bucket(Bucket="b")
+    s3.create_bucket(Bucket="bkt")
 
     def put(number: int) -> str:
         try:
-            s3.put_object(Bucket="b", Key=f"k{number}", Body=bytes(1000))
+            s3.put_object(Bucket="bkt", Key=f"k{number}", Body=bytes(1000))
         except ClientError as error:
             return error_code(error)
         return "stored"
@@ -203,12 +203,12 @@ def test_a_quota_is_never_exceeded_and_a_project_past_its_date_is_read_only(coho
     assert bo.json("project", "show", "small")["used_bytes"] == 10_000
     server.valv("project", "update", "small", "--quota-bytes", "1M", "--paid-until", "2020-01-01")
     number = outcomes.index("stored")
-    assert refusal(s3.put_object, Bucket="b", Key="n", Body=b"") == ("AccountProblem", 403)
-    assert refusal(s3.delete_object, Bucket="b", Key=f"k{number}") == ("AccountProblem", 403)
-    assert refusal(s3.create_bucket, Bucket="c") == ("AccountProblem", 403)
-    assert s3.get_object(Bucket="b", Key=f"k{number}")["Body"].read() == bytes(1000)
+    assert refusal(s3.put_object, Bucket="bkt", Key="n", Body=b"") == ("AccountProblem", 403)
+    assert refusal(s3.delete_object, Bucket="bkt", Key=f"k{number}") == ("AccountProblem", 403)
+    assert refusal(s3.create_bucket, Bucket="other") == ("AccountProblem", 403)
+    assert s3.get_object(Bucket="bkt", Key=f"k{number}")["Body"].read() == bytes(1000)
     server.valv("project", "update", "small", "--paid-until", "none")
-    s3.put_object(Bucket="b", Key="n", Body=b"x")
+    s3.put_object(Bucket="bkt", Key="n", Body=b"x")
 
 
 def test_a_project_of_the_configuration_is_handed_to_a_controller(cohort):
