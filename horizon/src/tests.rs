@@ -142,7 +142,7 @@ fn what_need_not_be_kept_any_more_is_not_told_of_and_a_hold_has_no_end() {
     assert_eq!(report(&[six()], &ends, 100, 500).projects.len(), 0, "its time is over");
     let held = Owned { keep_until: u64::MAX, ..six() };
     let guaranteed: BTreeMap<u8, u64> = (1..=6).map(|n| (n, 1_000)).collect();
-    assert_eq!(report(&[held.clone()], &guaranteed, 0, 999).uncovered_bytes(), 0);
+    assert_eq!(report(std::slice::from_ref(&held), &guaranteed, 0, 999).uncovered_bytes(), 0);
     let found = report(&[held], &guaranteed, 0, 1_000);
     assert_eq!(found.uncovered_bytes(), 400);
     let spare = DiskFacts {
