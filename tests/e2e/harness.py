@@ -273,8 +273,8 @@ class Server:
 
     # -- clients ---------------------------------------------------------------------------------------------------
 
-    def s3(self, **config):
-        """A boto3 client that does not retry, so that a test sees what the server said."""
+    def s3(self, key: tuple[str, str] = (ACCESS_KEY, SECRET_KEY), **config):
+        """A boto3 client that does not retry, so that a test sees what the server said. `key` is an access key."""
         options = {
             "retries": {"total_max_attempts": 1, "mode": "standard"},
             "s3": {"addressing_style": "path"},
@@ -286,8 +286,8 @@ class Server:
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
-            aws_access_key_id=ACCESS_KEY,
-            aws_secret_access_key=SECRET_KEY,
+            aws_access_key_id=key[0],
+            aws_secret_access_key=key[1],
             region_name=REGION,
             config=botocore.config.Config(**options),
         )

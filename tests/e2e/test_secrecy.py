@@ -1,9 +1,11 @@
 """No plaintext, no key and no secret on any disk, in any log line or in any error message."""
 
+import json
 import os
 import stat
 
 import harness
+import people
 import rawhttp
 from harness import MIB, random_bytes
 
@@ -72,3 +74,38 @@ def test_errors_say_nothing_about_what_is_inside(server):
     response = rawhttp.request(server, "GET", "/bkt/k", signer=rawhttp.Signer(secret_key="wrong"))
     assert response.status == 403 and MARKER not in response.body
     assert harness.SECRET_KEY.encode() not in response.body
+
+
+def test_what_people_say_of_projects_is_sealed_and_not_logged(make_server):
+    """Contacts, purposes, reasons and references, in every act that takes some: on no disk, in no row, in no log."""
+    server = make_server(config='[storage]\nextent = "16MiB"\n[metadata]\ncooling_off = "0s"\n')
+    text = MARKER.decode()
+    ada, bo = people.Person(server, "ada"), people.Person(server, "bo")
+    oda = people.Person(server, "oda", operator=True)
+    named = {name: f"{name} {text}" for name in ("organisation", "contact", "legal_basis", "ethics_approval", "note")}
+    people.governed(server, "planted", ada, **{key: value for key, value in named.items() if key != "note"})
+    ada.run("project", "update", "planted", "--note", named["note"])
+    assert text in json.dumps(ada.json("project", "show", "planted"))
+    ada.run("project", "member", "add", "planted", "bo", "--role", "controller")
+    key = ("VALVPLANTED000000000", f"{text}-secret-of-ada")
+    ada.run(
+        "user", "key", "add", "ada", "--project", "planted", "--access-key-id", key[0],
+        env={"VALV_SECRET_ACCESS_KEY": key[1]},
+    )  # fmt: skip
+    s3 = server.s3(key)
+    s3.create_bucket(Bucket="images", ObjectLockEnabledForBucket=True)
+    s3.put_object(Bucket="images", Key="k", Body=MARKER * 10, Metadata={"patient": text}, Tagging=f"tag={text}")
+    said = ["--reason", f"reason {text}", "--reference", f"reference {text}"]
+    hold = ada.json("project", "hold", "set", "planted", "--bucket", "images", *said)["id"]
+    ada.run("project", "hold", "release", "planted", hold, "--reason", text)
+    words = ["proposal", "appoint-controller", "--project", "planted", "--user", "oda", *said]
+    proposal = oda.json(*words)["id"]
+    bo.run("proposal", "reject", proposal, "--project", "planted", "--reason", f"no {text}")
+    oda.run("admin", "custodian", "add", f"custodian {text}", "--contact", text, "--contract", text)
+    ada.run("project", "transfer", "offer", "planted", "--to", "bo", "--organisation", text, "--contact", text,
+            "--legal-basis", text, "--reason", text)  # fmt: skip
+    # Refusals repeat nothing of it either.
+    assert text not in bo.refused("project", "hold", "release", "planted", hold, "--reason", text)
+    assert server.terminate() == 0
+    assert holders(server.data, MARKER) == []
+    assert text not in server.log()

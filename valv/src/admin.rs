@@ -34,25 +34,24 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
 /// Which server a command talks to, and as whom.
 #[derive(Debug, Clone, clap::Args)]
-#[command(next_help_heading = "Server")]
 pub(crate) struct ServerArg {
     /// The data folder of a server on this machine, asked through the socket in it.
-    #[arg(long, default_value = "valv-data")]
+    #[arg(help_heading = "Server", long, default_value = "valv-data")]
     pub(crate) data: PathBuf,
     /// Ask the server at this address instead, such as https://valv.example.org:9443.
-    #[arg(long, env = "VALV_SERVER")]
+    #[arg(help_heading = "Server", long, env = "VALV_SERVER")]
     pub(crate) server: Option<String>,
     /// The certificates (PEM) that the server's must come from.
-    #[arg(long, env = "VALV_CA")]
+    #[arg(help_heading = "Server", long, env = "VALV_CA")]
     pub(crate) ca: Option<PathBuf>,
     /// A file with your token in its first line. VALV_TOKEN holds the token itself.
-    #[arg(long, env = "VALV_TOKEN_FILE")]
+    #[arg(help_heading = "Server", long, env = "VALV_TOKEN_FILE")]
     pub(crate) token_file: Option<PathBuf>,
     /// Your client certificate (PEM), instead of a token.
-    #[arg(long, env = "VALV_CLIENT_CERT", requires = "client_key")]
+    #[arg(help_heading = "Server", long, env = "VALV_CLIENT_CERT", requires = "client_key")]
     pub(crate) client_cert: Option<PathBuf>,
     /// Its private key (PEM).
-    #[arg(long, env = "VALV_CLIENT_KEY", requires = "client_cert")]
+    #[arg(help_heading = "Server", long, env = "VALV_CLIENT_KEY", requires = "client_cert")]
     pub(crate) client_key: Option<PathBuf>,
 }
 
