@@ -13,7 +13,7 @@ use http::{Request, Uri};
 use sha2::{Digest as _, Sha256};
 use valv_gateway::error::{S3Code, S3Error};
 use valv_gateway::sigv4::{ALGORITHM, Authentication, SecretSource, SigV4Config, SigningKey, authenticate};
-use valv_metadata_api::{AccessGrant, Secret};
+use valv_metadata_api::{AccessGrant, Roles, Secret};
 use valv_types::{AccessKeyId, NamespaceId, ProjectId, TimestampMicros, UserId};
 
 /// Words of signed requests.
@@ -73,6 +73,8 @@ impl SecretSource for OneKey {
             namespace: NamespaceId::from_bytes([3; 16]),
             project_name: "p".to_owned(),
             lease_ms: 3_000,
+            roles: Roles::NONE,
+            is_governed: false,
         })
     }
 }

@@ -50,7 +50,7 @@ impl Credentials for CredentialsService {
             commit: CommitId::random(),
         };
         let made = self.0.metadata()?.create_token(create).await.map_err(refused)?;
-        let reply = wire::CreateTokenReply { token: Some(token_message(made)), secret: format_token(id, &*secret) };
+        let reply = wire::CreateTokenReply { token: Some(token_message(made)), secret: format_token(id, &secret) };
         Ok(Response::new(reply))
     }
 

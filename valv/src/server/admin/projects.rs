@@ -52,7 +52,7 @@ impl Projects for ProjectsService {
             name: request.name,
             namespace_name: request.namespace,
             controller: request.controller,
-            properties: changes(request.properties.unwrap_or_default())?,
+            properties: changes(request.properties.unwrap_or_default()),
             commit: CommitId::random(),
         };
         let made = self.0.metadata()?.create_project(create).await.map_err(refused)?;
@@ -97,7 +97,7 @@ impl Projects for ProjectsService {
         let update = UpdateProject {
             by: caller.person(project.id),
             project: project.id,
-            changes: changes(request.changes.unwrap_or_default())?,
+            changes: changes(request.changes.unwrap_or_default()),
             commit: CommitId::random(),
         };
         let changed = self.0.metadata()?.update_project(update).await.map_err(refused)?;
@@ -165,24 +165,17 @@ impl Projects for ProjectsService {
     }
 }
 
-#[allow(clippy::result_large_err, reason = "tonic's error type")]
-fn changes(asked: wire::ProjectChanges) -> Result<ProjectChanges, Status> {
-    let pool = match asked.pool {
-        Some(pool) => Some(PoolId(
-            pool.try_into().map_err(|_| Status::invalid_argument(format!("there is no pool of number {pool}")))?,
-        )),
-        None => None,
-    };
-    Ok(ProjectChanges {
+fn changes(asked: wire::ProjectChanges) -> ProjectChanges {
+    ProjectChanges {
         organisation: asked.organisation,
         contact: asked.contact,
         legal_basis: asked.legal_basis,
         ethics_approval: asked.ethics_approval,
         note: asked.note,
-        pool,
+        pool: asked.pool.map(PoolId),
         quota: asked.quota.map(|quota| Quota { bytes: quota.bytes, objects: quota.objects }),
         paid_until: asked.paid_until.map(|paid| PaidUntil { until: paid.micros.map(TimestampMicros) }),
-    })
+    }
 }
 
 fn project_message(project: Project) -> wire::Project {
@@ -190,7 +183,7 @@ fn project_message(project: Project) -> wire::Project {
         id: project.id.to_string(),
         name: project.name,
         namespace: project.namespace_name,
-        pool: project.pool.0.into(),
+        pool: project.pool.0,
         created_micros: project.created.0,
         governed_micros: project.governed.map(|time| time.0),
         details: project.details.map(|details| wire::ProjectDetails {
