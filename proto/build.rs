@@ -11,6 +11,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         "valv/admin/v1/admin.proto",
         "valv/admin/v1/approvals.proto",
         "valv/admin/v1/ledger.proto",
+        "valv/admin/v1/openings.proto",
         "valv/admin/v1/reports.proto",
         "valv/admin/v1/retention.proto",
         "valv/admin/v1/credentials.proto",

@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use valv_policy::{
-    Acl, ConditionKeys, Decision, Facts, ObjectOwnership, Policy, Principal, PublicAccessBlock, Request, Requester,
-    User, Verdict, decide,
+    Acl, ConditionKeys, Facts, ObjectOwnership, Opening, Opens, Policy, Principal, PublicAccessBlock, Recipient,
+    Request, Requester, Use, User, Verdict, Zones, decide,
 };
 
 /// Words of policies.
@@ -156,17 +156,28 @@ fn decisions(policy: &Policy) {
         restrict_public_buckets: true,
     };
     let opened = PublicAccessBlock { restrict_public_buckets: false, ..blocks };
+    let left = [Opening {
+        id: [0; 16],
+        recipient: Recipient::Public,
+        prefix: Vec::new(),
+        opens: Opens::WhatPoliciesSay,
+        start_micros: 0,
+        expiry_micros: None,
+        zones: Zones::Anywhere,
+    }];
     for keys in [Keys(true), Keys(false)] {
         for principal in PRINCIPALS {
             for is_member in [false, true] {
                 let requester = match principal {
                     Principal::Anonymous => Requester::Anonymous,
-                    Principal::User(user) => Requester::User { user, is_member_of_bucket_project: is_member },
+                    Principal::User(user) => {
+                        Requester::User { user, project_id: "", is_member_of_bucket_project: is_member }
+                    }
                 };
                 let is_member = is_member && principal != Principal::Anonymous;
                 for (action, key) in ACTIONS {
                     let verdict = policy.evaluate(&Request { principal, action, bucket: "bucket", key, keys: &keys });
-                    let asked = |block: PublicAccessBlock| {
+                    let asked = |block: PublicAccessBlock, opened: Use<'_>| {
                         decide(&Facts {
                             requester,
                             action,
@@ -179,16 +190,19 @@ fn decisions(policy: &Policy) {
                             bucket_acl: &acl,
                             object: None,
                             upload_initiator: None,
+                            opened,
                         })
+                        .is_allowed()
                     };
-                    let (open, blocked) = (asked(opened), asked(blocks));
+                    let left = Use { openings: &left, ..Use::CLOSED };
+                    let (open, blocked) = (asked(opened, left), asked(blocks, left));
+                    assert!(is_member || !asked(opened, Use::CLOSED), "a policy opened what no opening leaves to it");
                     let repairs = is_member && action == "s3:PutBucketPolicy";
-                    let allowed = |allowed: bool| if allowed { Decision::Allowed } else { Decision::Denied };
                     // ACLs are off and nobody but the owner has a grant: the policy alone has a say.
                     let wanted = repairs || verdict != Verdict::Deny && (is_member || verdict == Verdict::Allow);
-                    assert_eq!(open, allowed(wanted), "{action} with {verdict:?}, member {is_member}");
+                    assert_eq!(open, wanted, "{action} with {verdict:?}, member {is_member}");
                     let wanted = wanted && (is_member || !policy.is_public());
-                    assert_eq!(blocked, allowed(wanted), "{action} with {verdict:?}, member {is_member}, blocked");
+                    assert_eq!(blocked, wanted, "{action} with {verdict:?}, member {is_member}, blocked");
                 }
             }
         }

@@ -432,7 +432,8 @@ impl From<MetadataError> for S3Error {
             | MetadataError::Principal { .. }
             | MetadataError::Approval { .. }
             | MetadataError::Project { .. }
-            | MetadataError::Token { .. } => plain(S3Code::InternalError),
+            | MetadataError::Token { .. }
+            | MetadataError::Opening { .. } => plain(S3Code::InternalError),
             // Nor retention, holds and disposals of projects.
             MetadataError::Retention { .. } => plain(S3Code::InternalError),
             // Nor custodians.

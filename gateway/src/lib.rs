@@ -13,6 +13,7 @@ mod documents;
 mod encryption;
 pub mod error;
 pub mod form;
+mod forwarded;
 #[doc(hidden)]
 pub mod fuzzing;
 pub mod host;

@@ -3,12 +3,13 @@
 //! Target -> signature -> operation -> rights -> body -> commit -> answer. A request that fails on the way answers with
 //! one S3 error, is counted once and, if the fault is ours, logged once, here.
 
-use crate::access::{Principals, RulesCache};
+use crate::access::{Openings, Principals, RulesCache};
 use crate::accesses::AccessRecorder;
 use crate::body::{RequestBody, ResponseBody};
 use crate::data::{BlobGuard, DataPath};
 use crate::documents::Documents;
 use crate::error::{S3Code, S3Error};
+use crate::forwarded;
 use crate::host::{HostConfig, Query, Target, request_host};
 use crate::lifecycle::LifecycleRules;
 use crate::metrics::Metrics;
@@ -32,7 +33,7 @@ use std::time::{Duration, Instant};
 use tokio_util::task::TaskTracker;
 use tracing::Instrument as _;
 use valv_metadata_api::{Metadata, MetadataError};
-use valv_policy::ObjectOwnership;
+use valv_policy::{Cidr, ObjectOwnership};
 use valv_types::{NamespaceId, TimestampMicros};
 
 /// What an operator may set of the S3 side.
@@ -52,6 +53,8 @@ pub struct GatewayConfig {
     pub kms_key_names: Vec<String>,
     /// What new buckets are made with.
     pub new_buckets: NewBuckets,
+    /// Proxies whose X-Forwarded-For is believed.
+    pub trusted_proxies: Vec<Cidr>,
     /// Limits of reading bodies.
     pub payload: PayloadConfig,
     /// How long a commit whose answer was lost is asked for again before the client gets 503.
@@ -90,6 +93,7 @@ impl Default for GatewayConfig {
             sse_c_without_tls: false,
             kms_key_names: Vec::new(),
             new_buckets: NewBuckets::default(),
+            trusted_proxies: Vec::new(),
             payload: PayloadConfig::default(),
             commit_deadline: Duration::from_secs(10),
             complete_silence: Duration::from_secs(10),
@@ -133,17 +137,22 @@ impl Gateway {
     ) -> Result<Arc<Self>, prometheus::Error> {
         let principals = Arc::new(Principals::new(Arc::clone(&metadata)));
         let metrics = Metrics::new(registry)?;
+        let commits = TaskTracker::new();
         let shared = Shared {
             sigv4: SigV4Config::new(config.region.clone(), config.regions_also.clone()),
             hosts: HostConfig::new(config.base_domains.clone()),
-            rules: RulesCache::new(Arc::clone(&metadata), Arc::clone(&principals)),
+            rules: RulesCache::new(
+                Arc::clone(&metadata),
+                Arc::clone(&principals),
+                Openings::new(Arc::clone(&metadata), commits.clone()),
+            ),
             principals,
             accesses: AccessRecorder::new(Arc::clone(&metadata), metrics.recorder.clone()),
             metrics,
             namespaces: Namespaces::new(config.namespaces.clone(), Arc::clone(&metadata)),
             lifecycle: LifecycleRules::default(),
             documents: Documents::new(),
-            commits: TaskTracker::new(),
+            commits,
             config,
             metadata,
             data,
@@ -358,6 +367,8 @@ impl Named {
         conn: ConnInfo,
     ) -> Result<(Context, Payload), S3Error> {
         let now = TimestampMicros::now();
+        // Before a form's fields or a URL's parameters stand for headers: they are the client's words.
+        let client = forwarded::client(conn.peer.ip(), &parts.headers, &shared.config.trusted_proxies);
         let (identity, operation, target, payload) = if matches!(self.operation, Ok(Operation::PostObject)) {
             // Who sends a form, and what it says, stands in its body.
             let form = ops::post::read(shared, self.target, &parts.headers, body, now).await?;
@@ -389,7 +400,7 @@ impl Named {
             None => shared.namespace_of_host(request_host(&parts).unwrap_or_default()).await?,
         };
         let (query, headers) = (self.query, parts.headers);
-        let request = ContextRequest { conn, operation, identity, namespace, target, query, headers, now };
+        let request = ContextRequest { conn, operation, identity, client, namespace, target, query, headers, now };
         Ok((Context::new(Arc::clone(shared), request), payload))
     }
 }

@@ -226,4 +226,22 @@ metadata_api! {
     268 accept_transfer: AcceptTransfer(AcceptTransfer) -> Transfer;
     /// Withdraws or declines an offer.
     269 withdraw_transfer: WithdrawTransfer(WithdrawTransfer) -> Transfer;
+    /// Makes an opening.
+    160 create_opening: CreateOpening(CreateOpening) -> Opening;
+    /// Ends an opening.
+    161 revoke_opening: RevokeOpening(RevokeOpening) -> Opening;
+    /// Lists a project's openings.
+    162 list_openings: ListOpenings(ListOpenings) -> Vec<Opening>;
+    /// Shows an opening.
+    163 get_opening: GetOpening(GetOpening) -> Opening;
+    /// What is open in a bucket: what gateways ask.
+    164 get_bucket_openings: GetBucketOpenings(GetBucketOpenings) -> BucketOpenings;
+    /// Draws from a byte budget. Each call draws anew: an answer that was lost is a few bytes lost, never too many sent.
+    165 draw_opening_budget: DrawOpeningBudget(DrawOpeningBudget) -> DrawnBudget;
+    /// Makes or changes a network zone.
+    166 set_zone: SetZone(SetZone) -> Zone;
+    /// Removes a network zone.
+    167 remove_zone: RemoveZone(RemoveZone) -> Empty;
+    /// Lists all network zones.
+    168 list_zones: ListZones(ListZones) -> Vec<Zone>;
 }

@@ -2,7 +2,7 @@
 
 use crate::{Roles, Secret};
 use minicbor::{Decode, Encode};
-use valv_types::{AccessKeyId, BucketId, CommitId, Layout, NamespaceId, ProjectId, TimestampMicros, UserId};
+use valv_types::{AccessKeyId, BucketId, CommitId, Layout, NamespaceId, OpeningId, ProjectId, TimestampMicros, UserId};
 
 /// Who asks, for the ledger and for ownership. Filled in by the gateway after authentication.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
@@ -26,6 +26,9 @@ pub struct Actor {
     /// 1f0c...`). `None` for requests of S3 and for Valv's own work.
     #[n(5)]
     pub caller: Option<String>,
+    /// The opening by which the actor got in, if the actor is no member.
+    #[n(6)]
+    pub opening: Option<OpeningId>,
 }
 
 /// Looks up an access key.
@@ -235,6 +238,17 @@ pub struct Bucket {
     #[n(10)]
     #[cbor(default)]
     pub document_changes: u64,
+    /// Its name in its own namespace, if it was found under an alias that an opening gives it; then `name` and `namespace`
+    /// are the alias's. Policies know this name, recipients never see it.
+    #[n(12)]
+    pub own_name: Option<String>,
+}
+
+impl Bucket {
+    /// The name that its project knows it by.
+    pub fn own_name(&self) -> &str {
+        self.own_name.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// A bucket's Object Lock setting.
@@ -384,6 +398,20 @@ pub struct ListBuckets {
     /// At most this many.
     #[n(3)]
     pub limit: u32,
+    /// Lists opened buckets, too, that this user or the project finds in this namespace.
+    #[n(4)]
+    pub opened_to: Option<OpenedTo>,
+}
+
+/// Who asks for opened buckets, and where they look for names.
+#[derive(Debug, Clone, Copy, Encode, Decode)]
+pub struct OpenedTo {
+    /// The user.
+    #[n(0)]
+    pub user: UserId,
+    /// The namespace.
+    #[n(1)]
+    pub namespace: NamespaceId,
 }
 
 /// Changes what the metadata service itself acts on.

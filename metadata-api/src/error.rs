@@ -1,6 +1,8 @@
 //! Why metadata refused. Split by who must act; the gateway maps each to an S3 code in one exhaustive match.
 
-use crate::{ApprovalRefusal, CustodyRefusal, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict};
+use crate::{
+    ApprovalRefusal, CustodyRefusal, OpeningRefusal, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict,
+};
 use minicbor::{Decode, Encode};
 use valv_types::TimestampMicros;
 
@@ -238,6 +240,20 @@ pub enum MetadataError {
         #[n(0)]
         reason: CustodyRefusal,
     },
+    /// An opening or a zone is refused.
+    #[error("{reason}")]
+    #[n(160)]
+    Opening {
+        /// Why.
+        #[n(0)]
+        reason: OpeningRefusal,
+    },
+}
+
+impl From<OpeningRefusal> for MetadataError {
+    fn from(reason: OpeningRefusal) -> Self {
+        Self::Opening { reason }
+    }
 }
 
 impl From<ApprovalRefusal> for MetadataError {

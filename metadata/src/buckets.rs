@@ -10,7 +10,7 @@
 use crate::attempt::{self, ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
 use crate::ledger::Event;
 use crate::lock;
-use crate::principals::id_of_row;
+use crate::openings::records::NamedBucket;
 use crate::records::{self, BucketRecord, DocumentRecord, EventKind, ProjectRecord};
 use crate::retention;
 use crate::rows::{Tag, last_id};
@@ -83,8 +83,12 @@ impl Core {
         let keys = [name_key.clone(), self.rows.project(project), self.rows.project_guard(project)];
         let [name_row, project_row, guard_row] = self.get_rows(&keys).await?;
         let [_, _, guard_key] = keys;
-        if let Some(taken) = name_row {
-            let taken = id_of_row(&taken, BucketId::from_bytes)?;
+        // A name that only openings give is free: nobody outside a project decides what its buckets are called.
+        let taken = match name_row.as_ref().map(NamedBucket::read).transpose()? {
+            Some(NamedBucket::Own(taken)) => Some(taken),
+            Some(NamedBucket::Alias(_)) | None => None,
+        };
+        if let Some(taken) = taken {
             let yours = self.bucket_record(taken).await.is_ok_and(|bucket| bucket.project == project);
             return Err(if yours {
                 MetadataError::BucketAlreadyOwnedByYou
@@ -126,7 +130,7 @@ impl Core {
         // A retention class, a hold or a limit of the project that is being set at this moment concerns this bucket, too.
         attempt.expect(guard_key, guard_row.as_ref());
         attempt.expect(self.rows.project(project), Some(&project_row));
-        attempt.expect_absent(name_key.clone());
+        attempt.expect(name_key.clone(), name_row.as_ref());
         attempt.expect_absent(self.rows.bucket(id));
         self.plan_use_of_user(&mut attempt, owner).await?;
         attempt.put(name_key, records::encode(&id));
@@ -192,7 +196,12 @@ impl Core {
 
     pub(crate) async fn find_bucket(&self, request: GetBucket) -> Result<Bucket, MetadataError> {
         let row = self.get(&self.bucket_name_row(request.namespace, &request.name)?).await?;
-        let id = id_of_row(&row.ok_or(MetadataError::NoSuchBucket)?, BucketId::from_bytes)?;
+        let id = match NamedBucket::read(&row.ok_or(MetadataError::NoSuchBucket)?)? {
+            NamedBucket::Own(id) => id,
+            NamedBucket::Alias(alias) => {
+                return self.bucket_by_alias(&alias, request.namespace, request.name).await;
+            }
+        };
         let record = self.bucket_record(id).await?;
         self.bucket_view(id, &record)
     }
@@ -209,6 +218,14 @@ impl Core {
                 if wanted && bucket.name.starts_with(&request.prefix) {
                     buckets.push(bucket);
                 }
+            }
+            if let Some(opened_to) = request.opened_to {
+                let mut opened = core.opened_buckets(snapshot, request.project, opened_to)?;
+                opened.retain(|bucket| {
+                    let wanted = request.after.as_ref().is_none_or(|after| bucket.name > *after);
+                    wanted && bucket.name.starts_with(&request.prefix) && bucket.project != request.project
+                });
+                buckets.append(&mut opened);
             }
             buckets.sort_by(|a, b| a.name.cmp(&b.name));
             buckets.truncate((request.limit as usize).min(BUCKET_PAGE_MAX));

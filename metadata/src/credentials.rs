@@ -413,6 +413,7 @@ mod tests {
             request_id: "r".to_owned(),
             remote: "local".to_owned(),
             caller: Some("operator on the server's socket".to_owned()),
+            opening: None,
         }
     }
 

@@ -27,6 +27,7 @@ mod listing;
 mod lock;
 mod members;
 mod objects;
+mod openings;
 mod principals;
 mod projects;
 mod proofs;
@@ -64,6 +65,7 @@ pub use keystore::{
     SealedRootKey, ShreddedKey, ShreddedProject, destroy_file,
 };
 pub use lifecycle::LifecycleCounts;
+pub use openings::ConfiguredOpening;
 pub use proofs::{Consistency, EventAsked, Inclusion};
 pub use receipts::ReceiptAsked;
 pub use retention::disposal_facts;

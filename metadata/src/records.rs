@@ -621,6 +621,17 @@ pub(crate) enum EventKind {
     MemberSet = 53,
     #[n(54)]
     MemberRemoved = 54,
+    /// Somebody who is no member was let in.
+    #[n(70)]
+    OpeningCreated = 70,
+    /// ... and out again before the time.
+    #[n(71)]
+    OpeningRevoked = 71,
+    /// A network zone was made or changed.
+    #[n(72)]
+    ZoneSet = 72,
+    #[n(73)]
+    ZoneRemoved = 73,
     /// An act that needs a second person was proposed.
     #[n(85)]
     ActProposed = 85,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use valv_metadata_api::{BucketDocumentKind, ObjectKey};
 use valv_types::{
     AccessKeyId, BlobId, BucketId, CellId, CommitId, CustodianId, DiskId, DisposalId, HoldId, IncarnationId,
-    NamespaceId, PoolId, ProjectId, ProposalId, TimestampMicros, TokenId, UploadId, UserId, VersionId,
+    NamespaceId, OpeningId, PoolId, ProjectId, ProposalId, TimestampMicros, TokenId, UploadId, UserId, VersionId,
 };
 
 /// A keyed hash of a name, which stands in keys instead of it.
@@ -44,6 +44,10 @@ pub(crate) enum Tag {
     Bucket = 0x21,
     ProjectBucket = 0x22,
     Document = 0x23,
+    Opening = 0x24,
+    OpeningPlace = 0x25,
+    OpeningRecipient = 0x26,
+    OpeningBudget = 0x27,
     Head = 0x30,
     Noncurrent = 0x31,
     VersionIndex = 0x32,
@@ -76,6 +80,7 @@ pub(crate) enum Tag {
     Transfer = 0x9B,
     KeyRotation = 0x96,
     Shredding = 0x97,
+    Zone = 0xA0,
     IncarnationCounter = 0x80,
     Incarnation = 0x81,
     Fence = 0x82,
@@ -214,6 +219,28 @@ impl Rows {
 
     pub(crate) fn document(&self, bucket: BucketId, kind: BucketDocumentKind) -> Key {
         self.key(Tag::Document, &[bucket.as_bytes(), &[kind as u8]])
+    }
+
+    pub(crate) fn opening(&self, project: ProjectId, opening: OpeningId) -> Key {
+        self.key(Tag::Opening, &[project.as_bytes(), opening.as_bytes()])
+    }
+
+    /// Says that an opening is of a bucket, or of a whole project, by whose id `place` is.
+    pub(crate) fn opening_place(&self, place: &[u8; 16], opening: OpeningId) -> Key {
+        self.key(Tag::OpeningPlace, &[place, opening.as_bytes()])
+    }
+
+    /// Says that an opening is for a user or project, by whose id `recipient` is.
+    pub(crate) fn opening_recipient(&self, recipient: &[u8; 16], opening: OpeningId) -> Key {
+        self.key(Tag::OpeningRecipient, &[recipient, opening.as_bytes()])
+    }
+
+    pub(crate) fn opening_budget(&self, opening: OpeningId) -> Key {
+        self.key(Tag::OpeningBudget, &[opening.as_bytes()])
+    }
+
+    pub(crate) fn zone(&self, name: &NameHash) -> Key {
+        self.key(Tag::Zone, &[name])
     }
 
     pub(crate) fn head(&self, bucket: BucketId, key: &ObjectKey) -> Key {

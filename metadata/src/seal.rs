@@ -9,8 +9,8 @@ use std::sync::Arc;
 use valv_codec::{KeyError, RecordKey};
 use valv_metadata_api::{BucketDocumentKind, MetadataError};
 use valv_types::{
-    AccessKeyId, BucketId, CommitId, CustodianId, DisposalId, HoldId, ProjectId, ProposalId, UploadId, UserId,
-    VersionId,
+    AccessKeyId, BucketId, CommitId, CustodianId, DisposalId, HoldId, OpeningId, ProjectId, ProposalId, UploadId,
+    UserId, VersionId,
 };
 
 /// Record keys kept in memory. Each is 32 bytes, and a cell has at most some thousands of projects; a full cache is
@@ -38,6 +38,7 @@ pub(crate) enum Place {
     /// Of the cluster: sealed under the key of [`ProjectId::CLUSTER`].
     Custodian(CustodianId),
     Transfer(ProjectId, CommitId),
+    Opening(ProjectId, OpeningId),
 }
 
 impl Place {
@@ -55,7 +56,8 @@ impl Place {
             | Self::Hold(project, ..)
             | Self::Disposal(project, ..)
             | Self::Project(project)
-            | Self::Transfer(project, ..) => project,
+            | Self::Transfer(project, ..)
+            | Self::Opening(project, ..) => project,
             Self::Custodian(_) => ProjectId::CLUSTER,
         }
     }
@@ -97,6 +99,7 @@ impl Place {
             Self::Project(_) => {}
             Self::Custodian(custodian) => out.extend_from_slice(custodian.as_bytes()),
             Self::Transfer(_, offer) => out.extend_from_slice(offer.as_bytes()),
+            Self::Opening(_, opening) => out.extend_from_slice(opening.as_bytes()),
         }
         out
     }
@@ -117,6 +120,7 @@ impl Place {
             Self::Project(_) => "project",
             Self::Custodian(..) => "custodian",
             Self::Transfer(..) => "transfer",
+            Self::Opening(..) => "opening",
         }
     }
 }

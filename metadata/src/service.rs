@@ -201,6 +201,7 @@ impl Core {
             object_lock: record.object_lock,
             documents: record.documents.clone(),
             document_changes: record.document_changes,
+            own_name: None,
         })
     }
 
@@ -314,6 +315,15 @@ dispatch! {
     remove_member(RemoveMember) -> Empty => end_membership;
     list_members(ListMembers) -> Vec<Member> => all_members;
     projects_of(ProjectsOf) -> Vec<Membership> => memberships;
+    create_opening(CreateOpening) -> Opening => make_opening;
+    revoke_opening(RevokeOpening) -> Opening => end_opening;
+    list_openings(ListOpenings) -> Vec<Opening> => all_openings;
+    get_opening(GetOpening) -> Opening => find_opening;
+    get_bucket_openings(GetBucketOpenings) -> BucketOpenings => openings_of_bucket;
+    draw_opening_budget(DrawOpeningBudget) -> DrawnBudget => draw_budget;
+    set_zone(SetZone) -> Zone => put_zone;
+    remove_zone(RemoveZone) -> Empty => drop_zone;
+    list_zones(ListZones) -> Vec<Zone> => all_zones;
     propose_act(ProposeAct) -> Proposal => make_proposal;
     answer_proposal(AnswerProposal) -> Proposal => settle_proposal;
     get_proposal(GetProposal) -> Proposal => find_proposal;

@@ -201,6 +201,7 @@ pub(crate) fn actor(project: ProjectId, user: valv_types::UserId) -> Actor {
         request_id: "r".to_owned(),
         remote: "::1".to_owned(),
         caller: None,
+        opening: None,
     }
 }
 

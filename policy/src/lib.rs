@@ -6,6 +6,7 @@
 //! - [`policy`]: the grammar of bucket policies, and what one policy says about one request.
 //! - [`acl`]: grants, canned ACLs, and what a list grants.
 //! - [`settings`]: PublicAccessBlock and object ownership.
+//! - [`opening`]: who gets in that is no member, and for what.
 //! - [`decide`]: all of it together, for one request.
 
 mod action;
@@ -18,6 +19,7 @@ mod public;
 
 pub mod acl;
 pub mod decide;
+pub mod opening;
 pub mod policy;
 pub mod settings;
 
@@ -26,6 +28,7 @@ mod tests;
 
 pub use acl::{Acl, AclError, CannedAcl, Grant, Grantee, Permission, Target};
 pub use decide::{Decision, Facts, ObjectFacts, Requester, could_enter, decide, verdict};
+pub use opening::{Cidr, Listing, OpenedAction, OpenedActions, Opening, OpeningRef, Opens, Recipient, Use, Zones};
 pub use policy::{ConditionKeys, Policy, PolicyError, Request, Verdict};
 pub use principal::{Principal, User};
 pub use settings::{ObjectOwnership, PublicAccessBlock};

@@ -236,6 +236,10 @@ class Server:
     def valv(self, *words, check=True, **options) -> subprocess.CompletedProcess:
         return run(binary(), *words, "--data", self.data, check=check, **options)
 
+    def let_policies_decide(self, project: str = "default"):
+        """Policies and ACLs of the project's buckets decide about everybody, as S3 has it: nobody gets in without."""
+        self.valv("project", "opening", "create", project, "--to-public", "--policies-decide", "--purpose", "a test", "--reference", "-")
+
     def status(self, census: bool = False, verify: bool = False) -> dict:
         words = ["status", "--json"] + (["--census"] if census else []) + (["--verify"] if verify else [])
         return json.loads(self.valv(*words).stdout)

@@ -109,7 +109,9 @@ def test_an_unsigned_request_finds_buckets_in_the_namespace_of_its_host(make_ser
     s3_b.put_bucket_cors(Bucket="scans", CORSConfiguration=CORS)
     assert preflight(server, "scans") == 200
 
-    # The same for a download that a policy allows to everybody.
+    # The same for a download that a policy allows to everybody, where policies decide.
+    server.let_policies_decide("default")
+    server.let_policies_decide("b")
     anybody = {"Effect": "Allow", "Principal": "*", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::scans/*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [anybody]})
     for owner, body in [(s3, b"of the default namespace"), (s3_b, b"of the other one")]:

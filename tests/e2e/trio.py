@@ -23,6 +23,15 @@ secret_access_key = "the-secret-of-{name}-0123456789"
 """
     for name, digit in zip(NAMES, "abc")
 )
+# What S3 lets its own documents decide among accounts, nobody decides here unless the controller says so: these tests do.
+CONFIG += "".join(
+    f"""
+[[openings]]
+project = "{name}-study"
+policies_decide_for = ["main", "alt", "third", "public"]
+"""
+    for name in NAMES
+)
 ID = {name: digit * 64 for name, digit in zip(NAMES, "abc")}
 ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
 AUTHENTICATED = "http://acs.amazonaws.com/groups/global/AuthenticatedUsers"

@@ -16,6 +16,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use toml::Spanned;
 use valv_lifecycle::DayLength;
+use valv_metadata::ConfiguredOpening;
+use valv_metadata_api::OpeningTo;
+use valv_policy::Cidr;
 use valv_types::AccessKeyId;
 
 /// A configuration that can't be used.
@@ -102,6 +105,7 @@ pub(crate) struct Config {
     pub(crate) custody: CustodySection,
     pub(crate) admin: AdminSection,
     pub(crate) users: Vec<UserSection>,
+    pub(crate) openings: Vec<ConfiguredOpening>,
     /// From the command line only: an operator's explicit word, for one start.
     pub(crate) accept_metadata_loss: bool,
 }
@@ -131,6 +135,8 @@ pub(crate) struct GatewaySection {
     pub(crate) sse_c_without_tls: bool,
     pub(crate) kms_key_names: Vec<String>,
     pub(crate) new_buckets: NewBucketsSection,
+    /// Proxies whose X-Forwarded-For is believed.
+    pub(crate) trusted_proxies: Vec<Cidr>,
 }
 
 /// `[gateway.new_buckets]`: what buckets are made with unless their maker says otherwise. Locked down if it is left out.
@@ -302,6 +308,16 @@ struct FileConfig {
     admin: FileAdmin,
     #[serde(default)]
     users: Vec<FileUser>,
+    #[serde(default)]
+    openings: Vec<FileOpenings>,
+}
+
+/// `[[openings]]`: people for whom the policies and ACLs of a project's buckets decide.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileOpenings {
+    project: Spanned<String>,
+    policies_decide_for: Spanned<Vec<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -355,6 +371,8 @@ struct FileGateway {
     kms_key_names: Vec<String>,
     #[serde(default)]
     new_buckets: NewBucketsSection,
+    #[serde(default)]
+    trusted_proxies: Vec<Spanned<String>>,
 }
 
 /// `[[gateway.hosts]]`: an endpoint's host name and the namespace of unsigned requests to it.
@@ -518,6 +536,7 @@ impl Source<'_> {
             custody: CustodySection { warn_before },
             admin: self.admin(file.admin)?,
             users: self.users(file.users)?,
+            openings: self.openings(file.openings)?,
             accept_metadata_loss: overrides.accept_metadata_loss,
         })
     }
@@ -560,7 +579,28 @@ impl Source<'_> {
             sse_c_without_tls: file.sse_c_without_tls,
             kms_key_names: file.kms_key_names,
             new_buckets: file.new_buckets,
+            trusted_proxies: self.networks(&file.trusted_proxies, "gateway.trusted_proxies")?,
         })
+    }
+
+    fn openings(&self, files: Vec<FileOpenings>) -> Result<Vec<ConfiguredOpening>, ConfigError> {
+        files
+            .into_iter()
+            .map(|file| {
+                let (span, names) = (file.policies_decide_for.span(), file.policies_decide_for.into_inner());
+                if names.is_empty() || names.iter().any(String::is_empty) {
+                    let message = "name users, projects (as \"project:NAME\"), or \"public\"";
+                    return Err(self.value(span, "openings.policies_decide_for", message));
+                }
+                let to = |name: String| match name.strip_prefix("project:") {
+                    Some(project) => OpeningTo::Project(project.to_owned()),
+                    None if name == "public" => OpeningTo::Public(String::new()),
+                    None => OpeningTo::User(name),
+                };
+                let to = names.into_iter().map(to).collect();
+                Ok(ConfiguredOpening { project_name: file.project.into_inner(), to })
+            })
+            .collect()
     }
 
     fn users(&self, files: Vec<FileUser>) -> Result<Vec<UserSection>, ConfigError> {
@@ -802,6 +842,14 @@ impl Source<'_> {
 
     fn loopback_urls(&self, texts: &[Spanned<String>], key: &'static str) -> Result<Vec<String>, ConfigError> {
         texts.iter().map(|text| self.loopback_url(text, key)).collect()
+    }
+
+    fn networks(&self, texts: &[Spanned<String>], key: &'static str) -> Result<Vec<Cidr>, ConfigError> {
+        let network = |text: &Spanned<String>| {
+            let message = || format!("{:?} is not a network such as 10.0.0.0/8", text.get_ref());
+            Cidr::parse(text.get_ref()).ok_or_else(|| self.value(text.span(), key, message()))
+        };
+        texts.iter().map(network).collect()
     }
 
     fn bytes(&self, text: &Spanned<String>, key: &'static str) -> Result<u64, ConfigError> {

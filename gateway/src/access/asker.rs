@@ -12,7 +12,7 @@ use crate::sigv4::{Identity, SignedBy};
 use http::HeaderMap;
 use http::header::{IF_MATCH, IF_NONE_MATCH, REFERER, USER_AGENT};
 use std::borrow::Cow;
-use std::net::SocketAddr;
+use std::net::IpAddr;
 use std::sync::Arc;
 use valv_metadata_api::{AccessGrant, Bucket, VersionSelector};
 use valv_policy::ConditionKeys;
@@ -24,7 +24,8 @@ pub(crate) struct Asker {
     /// Who signed; `None` for an anonymous request.
     pub(crate) identity: Option<Identity>,
     pub(crate) operation: Operation,
-    pub(crate) peer: SocketAddr,
+    /// The client's address, as the socket or trusted proxies tell it; `None` if it is not known.
+    pub(crate) client: Option<IpAddr>,
     pub(crate) is_tls: bool,
     pub(crate) headers: Arc<HeaderMap>,
     pub(crate) query: Arc<Query>,
@@ -33,6 +34,17 @@ pub(crate) struct Asker {
 }
 
 impl Asker {
+    /// Whether the operation lists keys: then a `prefix` in the query says which.
+    pub(super) fn is_listing(&self) -> bool {
+        matches!(
+            self.operation,
+            Operation::ListObjects
+                | Operation::ListObjectsV2
+                | Operation::ListObjectVersions
+                | Operation::ListMultipartUploads
+        )
+    }
+
     /// Whether the asker's access key acts in the bucket's project. In a governed one that gives no right by itself: see
     /// [`Self::role_allows`].
     pub(crate) fn is_member(&self, bucket: &Bucket) -> bool {
@@ -170,19 +182,9 @@ impl Keys<'_> {
         }
     }
 
-    fn is_listing(&self) -> bool {
-        matches!(
-            self.asker.operation,
-            Operation::ListObjects
-                | Operation::ListObjectsV2
-                | Operation::ListObjectVersions
-                | Operation::ListMultipartUploads
-        )
-    }
-
     fn aws(&self, name: &str) -> Option<Vec<Cow<'_, str>>> {
         let text: Cow<'_, str> = match name {
-            "sourceip" => self.asker.peer.ip().to_canonical().to_string().into(),
+            "sourceip" => self.asker.client?.to_string().into(),
             "securetransport" => self.asker.is_tls.to_string().into(),
             "currenttime" => http_date::format_iso8601(self.now).into(),
             "epochtime" => self.now.as_secs().to_string().into(),
@@ -196,7 +198,7 @@ impl Keys<'_> {
     fn s3(&self, name: &str, original: &str) -> Option<Vec<Cow<'_, str>>> {
         let asker = self.asker;
         let text = match name {
-            "prefix" | "delimiter" | "max-keys" => return self.query(name).filter(|_| self.is_listing()),
+            "prefix" | "delimiter" | "max-keys" => return self.query(name).filter(|_| self.asker.is_listing()),
             "versionid" => Cow::Owned(self.version()?),
             "x-amz-copy-source" => Cow::Owned(normal_copy_source(asker.headers.get(name)?.as_bytes())),
             "objectcreationoperation" => Cow::Owned(self.creates_object()?.to_string()),

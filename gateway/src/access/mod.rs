@@ -6,6 +6,7 @@
 
 mod action;
 mod asker;
+mod openings;
 mod principals;
 mod roles;
 mod rules;
@@ -15,6 +16,7 @@ mod watch;
 
 pub use action::Action;
 pub(crate) use asker::Asker;
+pub(crate) use openings::{Account, Opened, Openings};
 pub use principals::Principals;
 pub(crate) use roles::may_create_bucket;
 pub(crate) use rules::{About, Given, ObjectFacts, Rules, RulesCache, read_ownership, read_public_access_block};
@@ -22,11 +24,13 @@ pub(crate) use watch::{AccessWatch, Judged};
 
 use crate::error::{S3Code, S3Error};
 use asker::Keys;
+use std::sync::Arc;
 use valv_metadata_api::{Bucket, ObjectKey};
-use valv_policy::{Acl, Decision, Facts, Requester, Verdict, could_enter, decide, verdict};
-use valv_types::TimestampMicros;
+use valv_policy::{Acl, Decision, Facts, Listing, Requester, Use, Verdict, could_enter, decide, verdict};
+use valv_types::{OpeningId, TimestampMicros};
 
-/// Decides whether `asker` may do `action` in `bucket`. `now` is when the decision is made.
+/// Decides whether `asker` may do `action` in `bucket`. `now` is when the decision is made. Returns the opening by which a
+/// stranger may.
 ///
 /// # Errors
 /// AccessDenied; whatever kept the bucket's rules from being read.
@@ -37,15 +41,16 @@ pub(crate) async fn judge(
     bucket: &Bucket,
     about: &About,
     now: TimestampMicros,
-) -> Result<(), S3Error> {
+) -> Result<Option<OpeningId>, S3Error> {
     if !asker.role_allows(action, bucket, about) {
         return Err(S3Code::AccessDenied.into());
     }
-    if cache.knows_only_members(bucket) {
-        return if asker.is_member(bucket) { Ok(()) } else { Err(S3Code::AccessDenied.into()) };
+    if cache.knows_only_members(bucket) && asker.is_member(bucket) {
+        return Ok(None);
     }
     match ask(cache, asker, action, bucket, about, now, decide).await? {
-        Decision::Allowed => Ok(()),
+        Decision::Allowed => Ok(None),
+        Decision::Opened(opening) => Ok(Some(OpeningId::from_bytes(opening))),
         Decision::Denied => Err(S3Code::AccessDenied.into()),
     }
 }
@@ -90,8 +95,8 @@ pub(crate) async fn refuse_denied(
 /// Puts a question to a judge, with the bucket's rules as they are now.
 ///
 /// # Errors
-/// Whatever kept the rules from being read. A policy that can't be read leaves only itself in reach of members, who can
-/// replace it.
+/// AccessDenied to strangers where nothing is open. Whatever kept the rules from being read. A policy that can't be read
+/// leaves only itself in reach of members, who can replace it.
 async fn ask<T>(
     cache: &RulesCache,
     asker: &Asker,
@@ -101,13 +106,21 @@ async fn ask<T>(
     now: TimestampMicros,
     judge: impl FnOnce(&Facts<'_>) -> T,
 ) -> Result<T, S3Error> {
+    let opened = match asker.is_member(bucket) {
+        true => None,
+        false => Some(cache.openings().of(bucket).await?),
+    };
+    if opened.as_ref().is_some_and(|opened| opened.openings.is_empty()) {
+        return Err(S3Code::AccessDenied.into());
+    }
     let rules = cache.of(bucket).await?;
     let is_policy = matches!(action, Action::GetBucketPolicy | Action::PutBucketPolicy | Action::DeleteBucketPolicy);
     if rules.is_policy_unreadable && !(is_policy && asker.is_member(bucket)) {
         return Err(S3Code::InternalError.into());
     }
     let acl = cache.acl_of(bucket, &rules).await?;
-    Ok(Question { asker, action, bucket, about, now, rules: &rules, bucket_acl: &acl }.ask(judge))
+    let exhausted = opened.as_ref().map(|opened| cache.openings().exhausted(opened)).unwrap_or_default();
+    Ok(Question { asker, action, bucket, about, now, rules: &rules, bucket_acl: &acl, opened, exhausted }.ask(judge))
 }
 
 /// Everything that one decision looks at.
@@ -119,6 +132,10 @@ struct Question<'a> {
     now: TimestampMicros,
     rules: &'a Rules,
     bucket_acl: &'a Acl,
+    /// What is open; `None` for members, who need nothing opened.
+    opened: Option<Arc<Opened>>,
+    /// The openings whose byte budget is used up.
+    exhausted: Vec<valv_policy::OpeningRef>,
 }
 
 impl Question<'_> {
@@ -138,6 +155,7 @@ impl Question<'_> {
                     user_id: &user_id,
                     accounts: &accounts,
                 },
+                project_id: &project_id,
                 is_member_of_bucket_project: self.asker.is_member(self.bucket),
             },
         };
@@ -148,7 +166,7 @@ impl Question<'_> {
         judge(&Facts {
             requester,
             action: self.action.name(),
-            bucket: &self.bucket.name,
+            bucket: self.bucket.own_name(),
             key: self.about.key.as_ref().map(ObjectKey::as_bytes),
             keys: &Keys { asker: self.asker, about: self.about, now: self.now },
             policy: self.rules.policy.as_ref(),
@@ -157,6 +175,22 @@ impl Question<'_> {
             bucket_acl: self.bucket_acl,
             object,
             upload_initiator: self.about.upload_initiator.as_deref(),
+            opened: Use {
+                openings: self.opened.as_ref().map_or(&[], |opened| &opened.openings),
+                exhausted: &self.exhausted,
+                only: self.about.only.map(|opening| *opening.as_bytes()),
+                address: self.asker.client,
+                now_micros: self.now.0,
+                listing: self.listing(),
+            },
         })
+    }
+
+    fn listing(&self) -> Listing<'_> {
+        match &self.about.probed {
+            Some(key) => Listing::Under(key.as_bytes()),
+            None if self.asker.is_listing() => Listing::Under(self.asker.query.get_bytes("prefix").unwrap_or_default()),
+            None => Listing::Nothing,
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! What a bucket's documents say about access, read once for each change of them.
 
-use super::Principals;
+use super::{Openings, Principals};
 use crate::error::{S3Code, S3Error};
 use crate::xml::{Element, parse};
 use parking_lot::Mutex;
@@ -11,7 +11,7 @@ use valv_metadata_api::{
     VersionSelector,
 };
 use valv_policy::{Acl, ObjectOwnership, Policy, PublicAccessBlock};
-use valv_types::{BucketId, VersionId};
+use valv_types::{BucketId, OpeningId, VersionId};
 
 /// Buckets whose rules are held: a policy of 20 KiB takes at most 300 KiB when parsed (values of two bytes each), so
 /// 150 MiB if every one is made for that, and commonly one. When it is full everything goes, which costs each bucket one read.
@@ -64,7 +64,7 @@ impl Rules {
                 Err(error) => return Err(error.into()),
             };
             match kind {
-                BucketDocumentKind::Policy => match Policy::parse(&body, &bucket.name) {
+                BucketDocumentKind::Policy => match Policy::parse(&body, bucket.own_name()) {
                     Ok(policy) => rules.policy = Some(policy),
                     Err(error) => {
                         tracing::error!(bucket = %bucket.id, %error, "a bucket's policy can't be read; nobody gets in");
@@ -120,6 +120,7 @@ pub(crate) fn read_ownership(document: &Element) -> Result<ObjectOwnership, S3Er
 pub(crate) struct RulesCache {
     metadata: Arc<dyn Metadata>,
     principals: Arc<Principals>,
+    openings: Openings,
     held: Mutex<HashMap<(BucketId, u64), Arc<Rules>>>,
     /// For buckets that say nothing.
     silent: Arc<Rules>,
@@ -127,8 +128,13 @@ pub(crate) struct RulesCache {
 
 impl RulesCache {
     /// Nothing held yet.
-    pub(crate) fn new(metadata: Arc<dyn Metadata>, principals: Arc<Principals>) -> Self {
-        Self { metadata, principals, held: Mutex::default(), silent: Arc::new(Rules::silent()) }
+    pub(crate) fn new(metadata: Arc<dyn Metadata>, principals: Arc<Principals>, openings: Openings) -> Self {
+        Self { metadata, principals, openings, held: Mutex::default(), silent: Arc::new(Rules::silent()) }
+    }
+
+    /// What is open to strangers.
+    pub(crate) fn openings(&self) -> &Openings {
+        &self.openings
     }
 
     /// Whether the bucket's documents leave everything to membership of its project.
@@ -205,6 +211,10 @@ pub(crate) struct About {
     pub(crate) object: Option<ObjectFacts>,
     /// The canonical id of who began the multipart upload.
     pub(crate) upload_initiator: Option<String>,
+    /// A key of which the answer would tell whether it exists.
+    pub(crate) probed: Option<ObjectKey>,
+    /// The only opening that counts: the one by which a transfer began.
+    pub(crate) only: Option<OpeningId>,
 }
 
 impl About {
@@ -227,6 +237,8 @@ impl Default for About {
             given: Given::default(),
             object: None,
             upload_initiator: None,
+            probed: None,
+            only: None,
         }
     }
 }

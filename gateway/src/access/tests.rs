@@ -9,12 +9,14 @@ use http::HeaderMap;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use tokio_util::task::TaskTracker;
 use valv_metadata_api::{
-    AccessGrant, BucketDocument, BucketDocumentKind, Client, Metadata, MetadataError, Request, Response, Retention,
-    RetentionMode, Roles, Secret, Transport, User, VersionSelector, Versioning,
+    AccessGrant, BucketDocument, BucketDocumentKind, BucketOpenings, Client, Metadata, MetadataError, OpeningFacts,
+    OpeningRecipient, OpeningScope, Request, Response, Retention, RetentionMode, Roles, Secret, Transport, User,
+    VersionSelector, Versioning,
 };
 use valv_policy::ConditionKeys as _;
-use valv_types::{AccessKeyId, BucketId, Layout, NamespaceId, PoolId, ProjectId, UserId};
+use valv_types::{AccessKeyId, BucketId, Layout, NamespaceId, OpeningId, PoolId, ProjectId, UserId};
 
 pub(super) fn grant(project: ProjectId, lease_ms: u32) -> AccessGrant {
     AccessGrant {
@@ -47,7 +49,7 @@ pub(super) fn asker(grant: Option<AccessGrant>) -> Asker {
     Asker {
         identity,
         operation: Operation::GetObject,
-        peer: ([192, 0, 2, 1], 1234).into(),
+        client: Some([192, 0, 2, 1].into()),
         is_tls: false,
         headers: Arc::new(HeaderMap::new()),
         query: Arc::new(Query::default()),
@@ -68,6 +70,7 @@ pub(super) fn bucket(project: ProjectId) -> Bucket {
         object_lock: None,
         documents: Vec::new(),
         document_changes: 0,
+        own_name: None,
     }
 }
 
@@ -99,6 +102,7 @@ type Bodies = Vec<(BucketDocumentKind, Vec<u8>)>;
 #[derive(Clone, Default)]
 struct Documents {
     bodies: Arc<Mutex<Bodies>>,
+    openings: Arc<Mutex<Vec<OpeningFacts>>>,
     read: Arc<AtomicUsize>,
 }
 
@@ -113,6 +117,10 @@ impl Transport for Documents {
                 let (kind, body) = found.cloned().ok_or(MetadataError::NoSuchDocument)?;
                 Ok(Response::GetBucketDocument(BucketDocument { kind, body }))
             }
+            Request::GetBucketOpenings(_) => {
+                let openings = self.openings.lock().clone();
+                Ok(Response::GetBucketOpenings(BucketOpenings { openings, lease_ms: 0 }))
+            }
             _ => Ok(Response::GetUser(User {
                 id: UserId::from_bytes([1; 16]),
                 name: "owner".to_owned(),
@@ -126,9 +134,19 @@ impl Transport for Documents {
 }
 
 impl Documents {
+    /// Makes an opening of the whole bucket, for good, from everywhere.
+    fn open(&self, bucket: &Bucket, recipient: OpeningRecipient, scope: OpeningScope) -> OpeningId {
+        let id = OpeningId::random();
+        let (prefix, start, expiry, blocks) = (Vec::new(), bucket.created, None, None);
+        let facts = OpeningFacts { id, recipient, prefix, scope, start, expiry, blocks, budget_left_bytes: None };
+        self.openings.lock().push(facts);
+        id
+    }
+
     fn rules(&self) -> RulesCache {
         let metadata: Arc<dyn Metadata> = Arc::new(Client(self.clone()));
-        RulesCache::new(Arc::clone(&metadata), Arc::new(Principals::new(metadata)))
+        let openings = Openings::new(Arc::clone(&metadata), TaskTracker::new());
+        RulesCache::new(Arc::clone(&metadata), Arc::new(Principals::new(metadata)), openings)
     }
 
     /// What PutBucketPolicy and its like do to a bucket.
@@ -143,7 +161,7 @@ impl Documents {
 
 async fn code(rules: &RulesCache, asker: &Asker, action: Action, bucket: &Bucket) -> Result<(), S3Code> {
     let about = About::key(ObjectKey::new("k").as_ref());
-    judge(rules, asker, action, bucket, &about, asker.now).await.map_err(|error| error.code())
+    judge(rules, asker, action, bucket, &about, asker.now).await.map(|_| ()).map_err(|error| error.code())
 }
 
 const DENIED: Result<(), S3Code> = Err(S3Code::AccessDenied);
@@ -179,6 +197,9 @@ async fn a_policy_opens_and_closes_and_is_read_once_a_change() {
     };
     let named = format!(r#"{{"AWS":"arn:aws:iam::{}:user/a"}}"#, stranger.identity.as_ref().expect("id").grant.project);
     documents.set(&mut bucket, BucketDocumentKind::Policy, &policy("Allow", &named));
+    assert_eq!(code(&rules, &stranger, Action::GetObject, &bucket).await, DENIED, "no opening leaves it to the policy");
+    assert_eq!(documents.read.load(Ordering::Relaxed), 0, "to strangers without an opening no document is read");
+    documents.open(&bucket, OpeningRecipient::Public(bucket.namespace), OpeningScope::WhatPoliciesSay);
     for _ in 0..3 {
         assert_eq!(code(&rules, &stranger, Action::GetObject, &bucket).await, Ok(()));
         assert_eq!(code(&rules, &stranger, Action::PutObject, &bucket).await, DENIED);
@@ -202,6 +223,35 @@ async fn a_policy_opens_and_closes_and_is_read_once_a_change() {
     assert_eq!(code(&rules, &member, Action::GetObject, &bucket).await, Err(S3Code::InternalError));
     assert_eq!(code(&rules, &stranger, Action::DeleteBucketPolicy, &bucket).await, Err(S3Code::InternalError));
     assert_eq!(code(&rules, &member, Action::DeleteBucketPolicy, &bucket).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_transfer_goes_on_by_the_opening_it_began_with_and_by_no_other() {
+    let project = ProjectId::random();
+    let (documents, bucket) = (Documents::default(), bucket(project));
+    let rules = documents.rules();
+    let guest = asker(Some(grant(ProjectId::random(), 1)));
+    let user = OpeningRecipient::User(guest.identity.as_ref().expect("identity").grant.user);
+    let read = OpeningScope::Actions(valv_policy::OpenedAction::Read as u8);
+    let judged = async |only: Option<OpeningId>| {
+        let about = About { only, ..About::key(ObjectKey::new("k").as_ref()) };
+        let judged = judge(&rules, &guest, Action::GetObject, &bucket, &about, guest.now).await;
+        judged.map_err(|error| error.code())
+    };
+    assert_eq!(judged(None).await, Err(S3Code::AccessDenied));
+    let first = documents.open(&bucket, user, read);
+    let second = documents.open(&bucket, user, read);
+    assert_eq!(judged(None).await, Ok(Some(first)));
+    assert_eq!(judged(Some(second)).await, Ok(Some(second)));
+    documents.openings.lock().remove(0);
+    assert_eq!(judged(Some(first)).await, Err(S3Code::AccessDenied));
+    assert_eq!(judged(None).await, Ok(Some(second)));
+    // A public opening counts in the namespace that it names.
+    documents.openings.lock().clear();
+    documents.open(&bucket, OpeningRecipient::Public(NamespaceId::random()), read);
+    assert_eq!(judged(None).await, Err(S3Code::AccessDenied));
+    let public = documents.open(&bucket, OpeningRecipient::Public(bucket.namespace), read);
+    assert_eq!(judged(None).await, Ok(Some(public)));
 }
 
 #[test]

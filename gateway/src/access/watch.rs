@@ -6,7 +6,7 @@ use crate::state::Shared;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use valv_metadata_api::{Bucket, GetBucket, GetObject, MetadataError, VersionSelector};
-use valv_types::TimestampMicros;
+use valv_types::{OpeningId, TimestampMicros};
 
 /// How often a running transfer asks whether it still may.
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
@@ -17,6 +17,8 @@ pub(crate) struct Judged {
     pub(crate) action: Action,
     pub(crate) bucket: Bucket,
     pub(crate) about: Arc<About>,
+    /// The opening by which it was allowed, to a stranger.
+    pub(crate) opening: Option<OpeningId>,
 }
 
 /// Keeps asking, during a transfer, whether its right still holds.
@@ -65,6 +67,7 @@ impl AccessWatch {
                 Err(error) => return Err(error.into()),
             };
             let about = self.about_now(judged, &bucket).await?;
+            let about = About { only: judged.opening, ..About::clone(&about) };
             let now = TimestampMicros::now();
             judge(&self.shared.rules, &asker, judged.action, &bucket, &about, now).await?;
         }

@@ -13,7 +13,7 @@ use crate::payload::Payload;
 use crate::xml::{Namespace, Writer};
 use http::StatusCode;
 use http::header::LOCATION;
-use valv_metadata_api::{CreateBucket, DeleteBucket, ListBuckets, MetadataError};
+use valv_metadata_api::{CreateBucket, DeleteBucket, ListBuckets, MetadataError, OpenedTo};
 use valv_types::CommitId;
 
 /// Buckets in one page, and what an unpaged request gets at most (AWS: 10,000).
@@ -83,12 +83,14 @@ async fn pages(
 ) -> Result<(Vec<valv_metadata_api::Bucket>, bool), S3Error> {
     let limit = limit as usize;
     let mut buckets = Vec::new();
+    let grant = &cx.signed()?.grant;
     loop {
         let request = ListBuckets {
-            project: cx.signed()?.grant.project,
+            project: grant.project,
             prefix: prefix.to_owned(),
             after: after.take(),
             limit: PAGE_LEN_MAX,
+            opened_to: Some(OpenedTo { user: grant.user, namespace: grant.namespace }),
         };
         let page = cx.shared.metadata.list_buckets(request).await?;
         let is_last = page.len() < PAGE_LEN_MAX as usize;

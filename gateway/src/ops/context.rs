@@ -2,7 +2,7 @@
 
 use super::headers::text;
 use super::recording::Met;
-use crate::access::{About, AccessWatch, Action, Asker, Given, Judged, ObjectFacts, judge, refuse_outsiders};
+use crate::access::{About, AccessWatch, Account, Action, Asker, Given, Judged, ObjectFacts, judge, refuse_outsiders};
 use crate::checksum::{BodyHasher, ExpectedDigests, WithMd5};
 use crate::documents::Share;
 use crate::error::{S3Code, S3Error};
@@ -17,12 +17,13 @@ use crate::xml::{self, Element};
 use bytes::Bytes;
 use http::HeaderMap;
 use parking_lot::Mutex;
+use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use valv_metadata_api::{
     Actor, Bucket, FoundObject, GetBucket, GetObject, GetUpload, MetadataError, ObjectKey, VersionSelector,
     WriteCondition,
 };
-use valv_types::{NamespaceId, ProjectId, TimestampMicros, UploadId, VersionId};
+use valv_types::{NamespaceId, OpeningId, ProjectId, TimestampMicros, UploadId, VersionId};
 
 /// A request whose signature is right, or that has none.
 pub(crate) struct Context {
@@ -47,6 +48,8 @@ pub(crate) struct Context {
     given: OnceLock<Given>,
     /// What its record in the ledger may need.
     pub(super) met: Mutex<Met>,
+    /// The opening by which a stranger got into the request's bucket.
+    opening: OnceLock<OpeningId>,
 }
 
 /// What a request is made of, for [`Context::new`].
@@ -54,6 +57,8 @@ pub(crate) struct Request {
     pub(crate) conn: ConnInfo,
     pub(crate) operation: Operation,
     pub(crate) identity: Option<Identity>,
+    /// The client's address, as the socket or trusted proxies tell it; `None` if it is not known.
+    pub(crate) client: Option<IpAddr>,
     pub(crate) namespace: Option<NamespaceId>,
     pub(crate) target: Target,
     pub(crate) query: Query,
@@ -72,12 +77,12 @@ pub(crate) enum BodyDigest {
 
 impl Context {
     pub(crate) fn new(shared: Arc<Shared>, request: Request) -> Self {
-        let Request { conn, operation, identity, namespace, target, query, headers, now } = request;
+        let Request { conn, operation, identity, client, namespace, target, query, headers, now } = request;
         let (headers, query) = (Arc::new(headers), Arc::new(query));
         let asker = Asker {
             identity,
             operation,
-            peer: conn.peer,
+            client,
             is_tls: conn.is_tls,
             headers: Arc::clone(&headers),
             query: Arc::clone(&query),
@@ -98,6 +103,7 @@ impl Context {
             document_shares: Mutex::default(),
             given: OnceLock::new(),
             met: Mutex::default(),
+            opening: OnceLock::new(),
         }
     }
 
@@ -128,8 +134,38 @@ impl Context {
             user: grant.map(|grant| grant.user),
             access_key: self.identity().map(|identity| identity.access_key.clone()),
             request_id: self.conn.request_id.to_string(),
-            remote: self.conn.peer.ip().to_string(),
+            remote: self.asker.client.map_or_else(|| "unknown".to_owned(), |client| client.to_string()),
             caller: None,
+            opening: self.opening(),
+        }
+    }
+
+    /// The opening by which a stranger got into the request's bucket; `None` for members, and before anything was allowed.
+    pub(crate) fn opening(&self) -> Option<OpeningId> {
+        self.opening.get().copied()
+    }
+
+    /// What reading from `bucket` is charged to, if it is read by an opening with a byte budget.
+    ///
+    /// # Errors
+    /// That metadata can't be reached.
+    pub(crate) async fn account(&self, bucket: &Bucket) -> Result<Option<Account>, S3Error> {
+        let reads = |action| matches!(action, Action::GetObject | Action::GetObjectVersion);
+        let opening = {
+            let judged = self.judged.lock();
+            judged.iter().rev().find(|one| one.bucket.id == bucket.id && reads(one.action)).and_then(|one| one.opening)
+        };
+        match opening {
+            Some(opening) => self.shared.rules.openings().account(bucket, opening).await,
+            None => Ok(None),
+        }
+    }
+
+    /// Remembers by which opening something in `bucket` was allowed.
+    fn note_opening(&self, bucket: &Bucket, opening: Option<OpeningId>) {
+        let is_requests = self.seen_bucket.get().is_some_and(|seen| seen.id == bucket.id);
+        if let (true, Some(opening)) = (is_requests, opening) {
+            let _ = self.opening.set(opening);
         }
     }
 
@@ -225,7 +261,9 @@ impl Context {
     ) -> Result<(), S3Error> {
         let about = About { given: self.given(), ..About::version(key, version) };
         let judged = judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await;
-        self.met.lock().judged(bucket, &about, None, judged)
+        let opening = self.met.lock().judged(bucket, &about, None, judged)?;
+        self.note_opening(bucket, opening);
+        Ok(())
     }
 
     /// Asks whether a key, or a version of it, may be removed. Of an object that exists the owner has a say against
@@ -254,7 +292,9 @@ impl Context {
         }
         let action = Action::DeleteObject.of_version(version);
         let judged = judge(&self.shared.rules, &self.asker, action, bucket, &about, TimestampMicros::now()).await;
-        self.met.lock().judged(bucket, &about, None, judged)
+        let opening = self.met.lock().judged(bucket, &about, None, judged)?;
+        self.note_opening(bucket, opening);
+        Ok(())
     }
 
     /// Asks for the right to read what a write compares the current version with: else its outcome would tell who may
@@ -320,8 +360,9 @@ impl Context {
         version: Option<VersionId>,
     ) -> Result<(), S3Error> {
         let judged = judge(&self.shared.rules, &self.asker, action, bucket, &about, self.now).await;
-        self.met.lock().judged(bucket, &about, version, judged)?;
-        self.judged.lock().push(Judged { action, bucket: bucket.clone(), about: Arc::new(about) });
+        let opening = self.met.lock().judged(bucket, &about, version, judged)?;
+        self.note_opening(bucket, opening);
+        self.judged.lock().push(Judged { action, bucket: bucket.clone(), about: Arc::new(about), opening });
         Ok(())
     }
 
@@ -417,7 +458,8 @@ impl Context {
             }
             // That a key does not exist is for those to know who may list the bucket (AWS, GetObject, "Permissions").
             absent => {
-                let judged = self.may_watched(Action::ListBucket, bucket, About::default(), id).await;
+                let probe = About { probed: Some(key.clone()), ..About::default() };
+                let judged = self.may_watched(Action::ListBucket, bucket, probe, id).await;
                 judged.inspect_err(|_| self.met.lock().key(key))?;
                 absent
             }
@@ -443,7 +485,7 @@ impl Context {
         let about = About { object: Some(facts), ..About::version(key, version) };
         let action = action.of_version(version);
         match judge(&self.shared.rules, &self.asker, action, bucket, &about, self.now).await {
-            Ok(()) => Ok(true),
+            Ok(_) => Ok(true),
             Err(error) if error.code() == S3Code::AccessDenied => Ok(false),
             Err(error) => Err(error),
         }

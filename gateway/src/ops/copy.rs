@@ -395,7 +395,12 @@ async fn reseal(
     let len_bytes = range.end - range.start;
     let data = &cx.shared.data;
     let mut writer = data.write_blob_for(bucket.project, bucket.layout, Some(len_bytes), sealing.key()).await?;
-    let mut stream = open(cx, source, range).await?;
+    // What leaves the project is charged to the opening by which it does, as a download is.
+    let account = match source.bucket.project == bucket.project {
+        true => None,
+        false => cx.account(&source.bucket).await?,
+    };
+    let mut stream = source::charged(account, open(cx, source, range).await?);
     let mut watch = cx.watch();
     while let Some(piece) = stream.next().await {
         let piece = piece?;

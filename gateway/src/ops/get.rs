@@ -110,12 +110,17 @@ pub(crate) async fn get(cx: &Context, want: Want) -> Answer {
         Want::Body => {
             let owner = Owner { project: bucket.project, bucket: bucket.id };
             let len_bytes = range.end - range.start;
+            let account = cx.account(&bucket).await?;
+            if let (Some(account), false) = (&account, len_bytes == 0) {
+                account.check(len_bytes).await?;
+            }
             // Recorded while the shards are fetched; the first byte waits for both.
             let mut ticket = recording::begin(cx, &bucket, version.id, range.clone(), code)?;
             let opened = source::open(&cx.shared, owner, &found, range, sealing.key());
             let (opened, recorded) = tokio::join!(opened, ticket.recorded());
             let stream = opened.inspect_err(|_| ticket.ends(AccessEnd::Failed))?;
             recorded.inspect_err(|_| ticket.ends(AccessEnd::Failed))?;
+            let stream = source::charged(account, stream);
             ResponseBody::stream(len_bytes, watch(Arc::clone(&cx.shared), cx.operation, cx.watch(), ticket, stream))
         }
     };

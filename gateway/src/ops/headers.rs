@@ -460,6 +460,7 @@ mod tests {
             object_lock: Some(ObjectLock { default: None }),
             documents: Vec::new(),
             document_changes: 0,
+            own_name: None,
         };
         let (mode, until, hold) =
             ("x-amz-object-lock-mode", "x-amz-object-lock-retain-until-date", "x-amz-object-lock-legal-hold");

@@ -41,7 +41,7 @@ pub(crate) async fn put(cx: &Context, mut payload: Payload) -> Answer {
     if body.is_empty() {
         return Err(S3Code::MissingRequestBodyError.into());
     }
-    let policy = Policy::parse(&body, &bucket.name).map_err(malformed)?;
+    let policy = Policy::parse(&body, bucket.own_name()).map_err(malformed)?;
     let rules = cx.shared.rules.of(&bucket).await?;
     if rules.public_access_block.block_public_policy && policy.is_public() {
         return Err(S3Code::AccessDenied.into());

@@ -1,5 +1,6 @@
 //! The bytes of a stored object on their way out: one blob, or the parts that a range touches, one after the other.
 
+use crate::access::Account;
 use crate::body::ByteStream;
 use crate::data::BlobStream;
 use crate::error::{S3Code, S3Error};
@@ -56,6 +57,22 @@ pub(crate) async fn open(
         Ok(piece.map(|piece| (piece, reader)))
     });
     Ok(Box::pin(stream::iter(first.map(Ok)).chain(rest)))
+}
+
+/// Charges what a stream gives to an opening's byte budget, and ends it when nothing is left.
+pub(crate) fn charged(account: Option<Account>, stream: ByteStream) -> ByteStream {
+    let Some(account) = account else { return stream };
+    Box::pin(stream::try_unfold((account, stream, Bytes::new()), |(account, mut stream, mut rest)| async move {
+        while rest.is_empty() {
+            match stream.next().await {
+                Some(piece) => rest = piece?,
+                None => return Ok(None),
+            }
+        }
+        let taken = account.take(rest.len() as u64).await?;
+        let piece = rest.split_to(usize::try_from(taken).unwrap_or(usize::MAX).min(rest.len()));
+        Ok(Some((piece, (account, stream, rest))))
+    }))
 }
 
 /// Reads a page of a multipart object's parts.

@@ -103,6 +103,7 @@ impl Core {
                 request_id: String::new(),
                 remote: String::new(),
                 caller: Some(format!("proposal {}", proposal.id)),
+                opening: None,
             },
             project: act.project,
             retention: act.retention.clone(),

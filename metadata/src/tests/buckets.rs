@@ -48,6 +48,7 @@ async fn buckets_are_listed_in_name_order_after_and_with_a_prefix() {
             prefix: prefix.to_owned(),
             after: after.map(str::to_owned),
             limit,
+            opened_to: None,
         };
         let service = Arc::clone(&fixture.service);
         async move { service.list_buckets(request).await.unwrap().into_iter().map(|b| b.name).collect::<Vec<_>>() }

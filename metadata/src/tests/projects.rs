@@ -16,6 +16,7 @@ fn person(user: Option<UserId>, is_operator: bool) -> Person {
         request_id: "r".to_owned(),
         remote: "local".to_owned(),
         caller: Some("a test".to_owned()),
+        opening: None,
     };
     Person { actor, is_operator }
 }

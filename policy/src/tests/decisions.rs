@@ -1,8 +1,10 @@
 //! The decision as tables: who, what, under which settings.
 
+use super::openings::left_to_policies;
+use crate::Use;
 use crate::{
-    Acl, ConditionKeys, Decision, Facts, Grant, Grantee, ObjectFacts, ObjectOwnership, Permission, Policy,
-    PublicAccessBlock, Requester, User, could_enter, decide,
+    Acl, ConditionKeys, Facts, Grant, Grantee, ObjectFacts, ObjectOwnership, Permission, Policy, PublicAccessBlock,
+    Requester, User, could_enter, decide,
 };
 use std::borrow::Cow;
 
@@ -17,7 +19,7 @@ impl ConditionKeys for NoKeys {
 /// Canonical ids: the bucket's owner is `owner`.
 fn requester(canonical_id: &'static str, is_member_of_bucket_project: bool) -> Requester<'static> {
     let user = User { name: canonical_id, canonical_id, user_id: canonical_id, accounts: &[] };
-    Requester::User { user, is_member_of_bucket_project }
+    Requester::User { user, project_id: "elsewhere", is_member_of_bucket_project }
 }
 
 fn grant(to: &str, permission: Permission) -> Grant {
@@ -84,8 +86,9 @@ impl Case {
             bucket_acl: &self.bucket_acl,
             object: self.object.as_ref().map(|(owner, acl)| ObjectFacts { owner, acl: Some(acl) }),
             upload_initiator: self.initiator,
+            opened: Use { openings: &[left_to_policies()], ..Use::CLOSED },
         };
-        let is_allowed = decide(&facts) == Decision::Allowed;
+        let is_allowed = decide(&facts).is_allowed();
         // The rights that are asked for only when a body has been read.
         let needs_body =
             ["s3:DeleteObject", "s3:PutObjectTagging", "s3:PutObjectVersionTagging", "s3:PutObjectRetention"];
@@ -314,6 +317,7 @@ fn who_is_named_nowhere_can_not_enter() {
             bucket_acl: &case.bucket_acl,
             object: None,
             upload_initiator: None,
+            opened: Use { openings: &[left_to_policies()], ..Use::CLOSED },
         })
     };
     let restricted = PublicAccessBlock { restrict_public_buckets: true, ..OPEN };

@@ -2,4 +2,5 @@
 
 mod decisions;
 mod documented;
+mod openings;
 mod reference;

@@ -3,8 +3,10 @@
 //! The reading here shares nothing with the crate: policies are its own values, written out as JSON for the crate to
 //! parse; wildcards are matched by recursion; lists are sets; the decision is a list of reasons.
 
+use super::openings::left_to_policies;
+use crate::Use;
 use crate::{
-    Acl, ConditionKeys, Decision, Facts, Grant, Grantee, ObjectFacts, ObjectOwnership, Permission, Policy, Principal,
+    Acl, ConditionKeys, Facts, Grant, Grantee, ObjectFacts, ObjectOwnership, Permission, Policy, Principal,
     PublicAccessBlock, Request, Requester, User, Verdict, decide,
 };
 use proptest::collection::vec;
@@ -341,7 +343,9 @@ fn decided(settings: &Settings, policy: Option<&Policy>, asked: &Asked) -> bool 
     let object = settings.object.as_ref().map(|(owner, _)| ObjectFacts { owner, acl: object_acl.as_ref() });
     let requester = match asked.user {
         None => Requester::Anonymous,
-        Some(name) => Requester::User { user: user(name), is_member_of_bucket_project: settings.member },
+        Some(name) => {
+            Requester::User { user: user(name), project_id: "elsewhere", is_member_of_bucket_project: settings.member }
+        }
     };
     let facts = Facts {
         requester,
@@ -359,8 +363,9 @@ fn decided(settings: &Settings, policy: Option<&Policy>, asked: &Asked) -> bool 
         bucket_acl: &bucket_acl,
         object,
         upload_initiator: None,
+        opened: Use { openings: &[left_to_policies()], ..Use::CLOSED },
     };
-    decide(&facts) == Decision::Allowed
+    decide(&facts).is_allowed()
 }
 
 proptest! {

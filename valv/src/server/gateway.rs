@@ -94,6 +94,7 @@ pub(crate) async fn start(
             },
             is_public_access_blocked: section.new_buckets.public_access_block.0,
         },
+        trusted_proxies: section.trusted_proxies.clone(),
         payload: PayloadConfig { idle_timeout: section.idle_timeout },
         ..GatewayConfig::default()
     };

@@ -104,6 +104,7 @@ pub(crate) async fn start(
     bootstrap(&service, service_config.cell, config, folder, &shards).await?;
     service.ensure_cluster_key().await?;
     let first_key = users::ensure_all(&service, config).await?;
+    service.ensure_openings(&config.openings).await.context("[[openings]]")?;
 
     let cancel = CancellationToken::new();
     let task = service.start_background(cancel.clone());

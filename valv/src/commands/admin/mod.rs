@@ -7,6 +7,7 @@ mod key;
 pub(crate) mod token;
 mod unseal;
 mod usage;
+mod zone;
 
 use anyhow::Context;
 use valv_gateway::http_date;
@@ -23,6 +24,9 @@ pub(crate) enum AdminCommand {
     /// Shows whom the server takes you for.
     #[command(name = "whoami")]
     WhoAmI(token::WhoAmIArgs),
+    /// Network zones: names for networks, to which openings are bound.
+    #[command(subcommand)]
+    Zone(zone::ZoneCommand),
     /// Shows what every project held, asked and was sent in a month.
     Usage(usage::AdminUsageArgs),
     /// The root key.
@@ -50,6 +54,7 @@ pub(crate) async fn run(command: AdminCommand) -> anyhow::Result<()> {
         AdminCommand::Status(args) => super::status::run(args).await,
         AdminCommand::Token(command) => token::run(command).await,
         AdminCommand::WhoAmI(args) => token::whoami(args).await,
+        AdminCommand::Zone(command) => zone::run(command).await,
         AdminCommand::Usage(args) => usage::run(args).await,
         AdminCommand::Key(command) => key::run(command).await,
         AdminCommand::Unseal(args) => unseal::unseal(args).await,

@@ -5,6 +5,7 @@ mod hold;
 mod key;
 pub(crate) mod manage;
 mod manifest;
+pub(crate) mod opening;
 mod report;
 mod retention;
 mod transfer;
@@ -48,6 +49,9 @@ pub(crate) enum ProjectCommand {
     Trash(trash::TrashCommand),
     /// Writes the signed checksum manifest of a bucket, or checks files against one.
     Manifest(manifest::ManifestArgs),
+    /// Openings: lets somebody in who is not a member, and out again.
+    #[command(subcommand)]
+    Opening(opening::OpeningCommand),
     /// Shows what a project held, asked and was sent in a month.
     Usage(usage::ProjectUsageArgs),
     /// The project's key: rotate it, list its versions.
@@ -75,6 +79,7 @@ pub(crate) async fn run(command: ProjectCommand) -> anyhow::Result<()> {
         ProjectCommand::Disposal(command) => disposal::run(command).await,
         ProjectCommand::Trash(command) => trash::run(command).await,
         ProjectCommand::Manifest(args) => manifest::run(args).await,
+        ProjectCommand::Opening(command) => opening::run(command).await,
         ProjectCommand::Usage(args) => usage::run(args).await,
         ProjectCommand::Key(command) => key::run(command).await,
         ProjectCommand::Shred(command) => key::shred(command).await,

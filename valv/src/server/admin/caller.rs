@@ -77,6 +77,7 @@ impl Caller {
             request_id: CommitId::random().to_string(),
             remote: self.remote.clone(),
             caller: Some(self.by.clone()),
+            opening: None,
         }
     }
 

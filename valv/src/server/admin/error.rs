@@ -8,7 +8,8 @@ use std::collections::HashMap;
 use tonic::{Code, Status};
 use tonic_types::{BadRequest, ErrorDetails, FieldViolation, StatusExt as _};
 use valv_metadata_api::{
-    ApprovalRefusal, CustodyRefusal, MetadataError, PrincipalConflict, ProjectRefusal, RetentionRefusal, TokenConflict,
+    ApprovalRefusal, CustodyRefusal, MetadataError, OpeningRefusal, PrincipalConflict, ProjectRefusal,
+    RetentionRefusal, TokenConflict,
 };
 
 /// The domain of every reason.
@@ -124,6 +125,21 @@ fn code(error: &MetadataError) -> Code {
         | MetadataError::KeyDestroyed
         | MetadataError::KeyUnavailable => Code::FailedPrecondition,
         MetadataError::QuotaExceeded => Code::ResourceExhausted,
+        MetadataError::Opening { reason } => match reason {
+            OpeningRefusal::NoSuchOpening
+            | OpeningRefusal::NoSuchRecipient
+            | OpeningRefusal::NoSuchZone
+            | OpeningRefusal::NoSuchProject => Code::NotFound,
+            OpeningRefusal::NotAllowed => Code::PermissionDenied,
+            OpeningRefusal::AliasTaken
+            | OpeningRefusal::TooMany
+            | OpeningRefusal::OwnProject
+            | OpeningRefusal::NeedsSecondPerson => Code::FailedPrecondition,
+            OpeningRefusal::AliasWithoutBucket
+            | OpeningRefusal::TimesMalformed
+            | OpeningRefusal::TextMalformed
+            | OpeningRefusal::NothingOpened => Code::InvalidArgument,
+        },
         MetadataError::Malformed { .. } => Code::InvalidArgument,
         MetadataError::Unavailable { .. } | MetadataError::Conflict => Code::Unavailable,
         _ => Code::Internal,

@@ -14,6 +14,7 @@ mod general;
 mod keys;
 mod ledger;
 mod listener;
+mod openings;
 mod projects;
 mod reports;
 mod retention;
@@ -55,6 +56,7 @@ use valv_proto::admin::v1::credentials_server::CredentialsServer;
 use valv_proto::admin::v1::custody_server::CustodyServer;
 use valv_proto::admin::v1::keys_server::KeysServer;
 use valv_proto::admin::v1::ledger_server::LedgerServer;
+use valv_proto::admin::v1::openings_server::OpeningsServer;
 use valv_proto::admin::v1::projects_server::ProjectsServer;
 use valv_proto::admin::v1::reports_server::ReportsServer;
 use valv_proto::admin::v1::retention_server::RetentionServer;
@@ -142,6 +144,7 @@ fn routes(state: &Arc<AdminState>, health: HealthServer<impl Health>) -> anyhow:
         AdminServer::new(general::General(state.clone())).max_encoding_message_size(ADMIN_MESSAGE_BYTES_MAX),
     )
     .add_service(LedgerServer::new(ledger::Ledgers(state.clone())))
+    .add_service(OpeningsServer::new(openings::Opening(state.clone())))
     .add_service(ReportsServer::new(reports::Reporting(state.clone())))
     .add_service(RetentionServer::new(retention::Retaining(state.clone())))
     .add_service(CredentialsServer::new(credentials::CredentialsService(state.clone())))

@@ -38,14 +38,14 @@ impl Retaining {
 
     /// The project's bucket of this name.
     async fn bucket(&self, project: ProjectId, name: &str) -> Result<BucketId, Status> {
-        let list = ListBuckets { project, prefix: name.to_owned(), after: None, limit: u32::MAX };
+        let list = ListBuckets { project, prefix: name.to_owned(), after: None, limit: u32::MAX, opened_to: None };
         let buckets = self.0.metadata()?.list_buckets(list).await.map_err(refused)?;
         let found = buckets.into_iter().find(|bucket| bucket.name == name);
         found.map(|bucket| bucket.id).ok_or_else(|| Status::not_found(format!("the project has no bucket {name:?}")))
     }
 
     async fn names(&self, project: ProjectId) -> Result<Names, Status> {
-        let list = ListBuckets { project, prefix: String::new(), after: None, limit: u32::MAX };
+        let list = ListBuckets { project, prefix: String::new(), after: None, limit: u32::MAX, opened_to: None };
         let service = self.0.metadata()?.clone();
         let buckets = service.list_buckets(list).await.map_err(refused)?;
         let buckets = buckets.into_iter().map(|bucket| (bucket.id, bucket.name)).collect();
