@@ -69,7 +69,7 @@ impl Core {
     /// others that are in the same commit go on.
     fn seal_names(&self, project: ProjectId, event: CommitId, names: &AccessNames) -> Result<Sealed, MetadataError> {
         match self.seals.seal(Place::Ledger(project, event), names) {
-            Err(MetadataError::KeyUnavailable) => Ok(no_names()),
+            Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed) => Ok(no_names()),
             sealed => sealed,
         }
     }

@@ -285,7 +285,7 @@ impl Core {
             };
             match self.record_act(attempt, commit, actor, detail, event) {
                 // A project whose key was destroyed has nothing left that a token could open.
-                Ok(()) | Err(MetadataError::KeyUnavailable) => {}
+                Ok(()) | Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -126,7 +126,7 @@ impl Core {
         let namespace_name = self.seals.open_principal(record.namespace.as_bytes(), &sealed)?;
         let said = match self.open_details(id, record) {
             Ok(said) => Some(said),
-            Err(MetadataError::KeyUnavailable) => None,
+            Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed) => None,
             Err(error) => return Err(error),
         };
         let mut project = Project {

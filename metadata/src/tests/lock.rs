@@ -277,9 +277,11 @@ impl<S: MetaStore + 'static> Run<S> {
             assert_eq!(held_trash, self.held_trash().await, "{call:?} purged what is held");
         }
         self.count(call, done);
+        // What ended while the call ran may have been judged after its end.
+        let ended = self.now();
         let after = self.look().await;
         for (before, after) in before.iter().zip(&after) {
-            check(before, after, call, now);
+            check(before, after, call, ended);
             self.check_new(before, after, call, now);
             if !done {
                 assert_eq!(before, after, "{call:?} was refused and had an effect");
@@ -567,7 +569,7 @@ fn everything_goes() -> BucketDocument {
     BucketDocument { kind: BucketDocumentKind::Lifecycle, body }
 }
 
-/// The one sentence. `now` is cluster time before the call.
+/// The one sentence. `now` is cluster time right after the call.
 fn check(before: &[Seen], after: &[Seen], call: Call, now: TimestampMicros) {
     for old in before {
         let new = after.iter().find(|new| new.id == old.id);

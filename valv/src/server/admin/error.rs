@@ -197,7 +197,7 @@ mod tests {
             (TokenConflict::DaysOutOfRange.into(), Code::InvalidArgument, "DAYS_OUT_OF_RANGE", Some("days")),
             (PrincipalConflict::OwnsBuckets.into(), Code::FailedPrecondition, "OWNS_BUCKETS", None),
             (MetadataError::Malformed { what: "x".to_owned() }, Code::InvalidArgument, "MALFORMED", None),
-            (MetadataError::Locked { reason: LockReason::LegalHold }, Code::Internal, "LOCKED", None),
+            (MetadataError::Locked { reason: LockReason::LegalHold }, Code::FailedPrecondition, "LOCKED", None),
         ] {
             let message = error.to_string();
             let status = refused(error);
