@@ -15,10 +15,10 @@ use std::collections::HashSet;
 use std::ops::Range;
 use valv_codec::{ProjectKey, wrapped_data_key_version};
 use valv_metadata_api::{BlobRecord, Body, BucketDocumentKind, MetadataError};
-use valv_types::{BucketId, CommitId, DisposalId, HoldId, ProjectId, ProposalId, UploadId, VersionId};
+use valv_types::{BucketId, CommitId, DisposalId, HoldId, OpeningId, ProjectId, ProposalId, UploadId, VersionId};
 
 /// The kinds of rows that are told apart.
-const KNOWN: [Tag; 55] = [
+const KNOWN: [Tag; 60] = [
     Tag::Cluster,
     Tag::Pool,
     Tag::Clock,
@@ -74,6 +74,11 @@ const KNOWN: [Tag; 55] = [
     Tag::Disposal,
     Tag::QuotaSlot,
     Tag::QuotaCounting,
+    Tag::Opening,
+    Tag::OpeningPlace,
+    Tag::OpeningRecipient,
+    Tag::OpeningBudget,
+    Tag::Zone,
 ];
 
 const DOCUMENT_KINDS: [BucketDocumentKind; 12] = [
@@ -159,6 +164,10 @@ impl Mover<'_> {
             | Tag::UsageCounted
             | Tag::ProposalDue
             | Tag::KeyRotation
+            | Tag::OpeningPlace
+            | Tag::OpeningRecipient
+            | Tag::OpeningBudget
+            | Tag::Zone
             | Tag::DiskCustody
             | Tag::CustodyState
             | Tag::IncarnationCounter
@@ -198,6 +207,13 @@ impl Mover<'_> {
             Tag::ProjectGuard => match split_project(ids) {
                 Some((project, _)) if project == self.project => {
                     self.sealed(Place::Retention(project), value, SealedFields { key_version: 3, sealed: 4 })
+                }
+                _ => Ok(Move::Stays),
+            },
+            Tag::Opening => match split_project(ids) {
+                Some((project, rest)) if project == self.project => {
+                    let place = Place::Opening(project, OpeningId::from_bytes(id(rest, "opening")?));
+                    self.sealed(place, value, SealedFields { key_version: 10, sealed: 11 })
                 }
                 _ => Ok(Move::Stays),
             },

@@ -81,6 +81,28 @@ async fn a_project_key_is_replaced_and_everything_moves_to_the_new_one() {
         fixture.service.get_object(fixture.get(bucket, b"b", VersionSelector::Current)).await.unwrap().version.id;
     fixture.service.delete_object(fixture.delete(bucket, b"b", VersionSelector::Id(trashed))).await.unwrap();
 
+    let opened = CreateOpening {
+        actor: fixture.actor.clone(),
+        is_operator: true,
+        opening: NewOpening {
+            project: fixture.actor.project,
+            bucket_name: Some("b".to_owned()),
+            to: OpeningTo::Public("shared".to_owned()),
+            prefix: Vec::new(),
+            scope: OpeningScope::WhatPoliciesSay,
+            purpose: "a purpose".to_owned(),
+            reference: "a reference".to_owned(),
+            start: None,
+            expiry: None,
+            zones: Vec::new(),
+            budget_bytes: None,
+            alias: None,
+            is_configured: false,
+        },
+        commit: CommitId::random(),
+    };
+    fixture.service.create_opening(opened).await.unwrap();
+
     let begun = fixture.service.rotate_project_key(&fixture.actor).await.unwrap();
     assert_eq!((begun.version, begun.ended), (2, None));
     let again = fixture.service.rotate_project_key(&fixture.actor).await.unwrap();
@@ -102,6 +124,9 @@ async fn a_project_key_is_replaced_and_everything_moves_to_the_new_one() {
     let rotation = keys.rotation.unwrap();
     assert!(rotation.ended.is_some() && !rotation.kept && rotation.moved > 0);
     assert_eq!(versions_in_rows(&fixture), [2]);
+    let asked = ListOpenings { project: fixture.actor.project, with_ended: true };
+    let openings = fixture.service.list_openings(asked).await.unwrap();
+    assert_eq!(openings.iter().map(|opening| opening.asked.purpose.as_str()).collect::<Vec<_>>(), ["a purpose"]);
     // Contents and names are what they were; every wrap opens under the new key.
     let new = newest(&fixture);
     let versions = fixture.versions(bucket).await;
