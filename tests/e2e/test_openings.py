@@ -15,6 +15,9 @@ import pytest
 import harness
 import trio
 from harness import REGION, error_code, refused, wait_until
+from people import Person, governed
+from test_projects import key_in
+from test_users import user
 
 HOUSES = ("owner", "guest", "third")
 CONFIG = (
@@ -256,3 +259,203 @@ def test_what_makes_no_sense_is_refused(houses, guest, bucket):
     assert "no such" in opening(houses, bucket, to=("--to-user", "nobody-known"), check=False)
     assert "no such bucket" in opening(houses, "not-there", check=False)
 
+
+@pytest.fixture(scope="module")
+def people(houses):
+    """A governed project with a controller, a steward and an auditor; an operator who has a token; and somebody else's project."""
+    made = {name: Person(houses, name, operator=name == "olga") for name in ("ada", "stig", "aud", "olga", "rolf")}
+    governed(houses, "cohort", made["ada"])
+    for name, role in [("stig", "steward"), ("aud", "auditor")]:
+        made["ada"].run("project", "member", "add", "cohort", name, "--role", role)
+    governed(houses, "rivals", made["rolf"])
+    s3 = key_in(houses, "cohort", "ada")
+    s3.create_bucket(Bucket="cohort-scans")
+    s3.put_object(Bucket="cohort-scans", Key="a/k", Body=b"inside")
+    return made
+
+
+def of_cohort(*words, to=("--to-project", "guest-study")) -> list[str]:
+    """The words that open the governed project."""
+    return ["project", "opening", "create", "cohort", "--bucket", "cohort-scans", *to, "--action", "read", "--action", "list",
+            "--purpose", "a test", "--reference", "ethics 2", "--until", later(3600), *words]  # fmt: skip
+
+
+def test_in_a_governed_project_only_a_controller_opens_and_revokes(houses, people, guest):
+    refusals = [people[name].refused(*of_cohort("--alias", "cohort-stolen")) for name in ("stig", "aud", "olga", "rolf")]
+    # The server's socket is an operator's.
+    refusals.append(houses.valv(*of_cohort("--alias", "cohort-stolen"), check=False).stderr)
+    assert all("role" in said or "no such project" in said for said in refusals), refusals
+    assert people["ada"].json("project", "opening", "list", "cohort") == []
+    assert "cohort-stolen" not in names(guest)
+
+    one = people["ada"].json(*of_cohort("--alias", "cohort-shared"))
+    assert one["state"] == "active" and len(one["deciders"]) == 1
+    assert readable(guest, "cohort-shared", "a/k")
+    ending = ["project", "opening", "revoke", "cohort", one["id"], "--reason", "I say so", "--yes"]
+    for name in ("stig", "aud", "olga", "rolf"):
+        people[name].refused(*ending)
+    assert houses.valv(*ending, check=False).returncode != 0
+    # An id of one project ends nothing by the name of another, whoever controls that.
+    people["rolf"].refused("project", "opening", "revoke", "rivals", one["id"], "--reason", "I say so", "--yes")
+    assert people["aud"].json("project", "opening", "show", "cohort", one["id"])["state"] == "active"
+    assert readable(guest, "cohort-shared", "a/k")
+    people["ada"].run(*ending)
+    wait_until(lambda: not readable(guest, "cohort-shared", "a/k"), "the opening has ended", 6)
+
+
+def test_nobody_of_another_project_finds_a_way_to_what_is_opened_to_others(houses, people):
+    # Somebody who shares the namespace, so that true names lead somewhere, and somebody who doesn't.
+    near = Person(houses, "nell")
+    governed(houses, "neighbours", near, namespace="cohort")
+    for project, controller in [("rivals", people["rolf"]), ("neighbours", near)]:
+        depositor = f"dep-of-{project}"
+        user(houses, "add", "--name", depositor, "--project", f"own-{depositor}")
+        controller.run("project", "member", "add", project, depositor, "--role", "depositor")
+    mate = Person(houses, "matt")
+    governed(houses, "mates", mate, namespace="cohort")
+    made = {
+        alias: people["ada"].json(*of_cohort("--budget", "1MiB", "--alias", alias, to=to))
+        for alias, to in [
+            ("cohort-for-guests", ("--to-project", "guest-study")),
+            ("cohort-of-a-user", ("--to-user", "third")),
+            # A name in the very namespace in which one of the attackers looks names up.
+            ("cohort-for-mates", ("--to-project", "mates")),
+        ]
+    }
+    for project, controller in [("rivals", people["rolf"]), ("neighbours", near)]:
+        loot = f"loot-of-{project}"
+        strongest = key_in(houses, project, controller.name)
+        strongest.create_bucket(Bucket=loot)
+        for s3 in (strongest, key_in(houses, project, f"dep-of-{project}")):
+            for bucket in ("cohort-scans", *made):
+                assert bucket not in names(s3)
+                attack(s3, bucket, loot)
+        assert strongest.list_objects_v2(Bucket=loot)["KeyCount"] == 0
+    for one in made.values():
+        assert people["ada"].json("project", "opening", "show", "cohort", one["id"])["drawn_bytes"] == 0
+    # For whom it was made, it opens.
+    assert readable(key_in(houses, "mates", "matt"), "cohort-for-mates", "a/k")
+
+
+def attack(s3, bucket: str, loot: str):
+    """Every way in to `a/k` of a bucket, and none may work."""
+    source = {"Bucket": bucket, "Key": "a/k"}
+    upload = s3.create_multipart_upload(Bucket=loot, Key="part")["UploadId"]
+    here = {"Bucket": bucket, "Key": "a/k"}
+    for call in (
+        lambda: s3.get_object(**here),
+        lambda: s3.get_object(**here, Range="bytes=0-0"),
+        lambda: s3.get_object_attributes(**here, ObjectAttributes=["ObjectSize"]),
+        lambda: s3.get_object_tagging(**here),
+        lambda: s3.get_object_acl(**here),
+        lambda: s3.put_object(Bucket=bucket, Key="a/new", Body=b""),
+        lambda: s3.put_object_acl(**here, ACL="public-read"),
+        lambda: s3.delete_object(**here),
+        lambda: s3.create_multipart_upload(Bucket=bucket, Key="a/new"),
+        lambda: s3.list_objects(Bucket=bucket),
+        lambda: s3.list_objects_v2(Bucket=bucket, Prefix="a/"),
+        lambda: s3.list_object_versions(Bucket=bucket),
+        lambda: s3.list_multipart_uploads(Bucket=bucket),
+        lambda: s3.get_bucket_policy(Bucket=bucket),
+        lambda: s3.put_bucket_policy(Bucket=bucket, Policy=trio.policy(trio.statement(bucket))),
+        lambda: s3.get_bucket_acl(Bucket=bucket),
+        lambda: s3.delete_bucket(Bucket=bucket),
+        lambda: s3.copy_object(Bucket=loot, Key="copy", CopySource=source),
+        lambda: s3.copy_object(Bucket=bucket, Key="a/copy", CopySource=source),
+        lambda: s3.upload_part_copy(Bucket=loot, Key="part", UploadId=upload, PartNumber=1, CopySource=source),
+    ):
+        error = pytest.raises(botocore.exceptions.ClientError, call)
+        assert error_code(error.value) in ("AccessDenied", "NoSuchBucket"), (bucket, error.value)
+    for call in (lambda: s3.head_object(**here), lambda: s3.head_bucket(Bucket=bucket)):
+        error = pytest.raises(botocore.exceptions.ClientError, call)
+        assert error_code(error.value) in ("403", "404"), (bucket, error.value)
+    for operation, params in [("get_object", here), ("list_objects_v2", {"Bucket": bucket}), ("put_object", here)]:
+        url = s3.generate_presigned_url(operation, Params=params)
+        address, _, path = url.split("//", 1)[1].partition("/")
+        connection = http.client.HTTPConnection(address, timeout=20)
+        connection.request("PUT" if operation == "put_object" else "GET", f"/{path}")
+        answer = connection.getresponse()
+        assert answer.status in (403, 404) and b"inside" not in answer.read(), (bucket, operation)
+        connection.close()
+
+
+class Upload:
+    """A PUT by presigned URL whose body goes out slowly."""
+
+    def __init__(self, server, url: str, size: int):
+        self.left, self.is_cut = size, False
+        self.connection = http.client.HTTPConnection(*server.address, timeout=20)
+        self.connection.putrequest("PUT", url.split(server.endpoint, 1)[1])
+        self.connection.putheader("Content-Length", str(size))
+        self.connection.endheaders()
+
+    def send(self, size: int):
+        size = min(size, self.left)
+        try:
+            self.connection.send(bytes(size))
+        except OSError:
+            self.is_cut = True
+        self.left -= size
+
+    def status(self) -> int | None:
+        """The answer's, once all is sent; None if the connection was cut."""
+        self.send(self.left)
+        try:
+            return self.connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            self.connection.close()
+
+
+@pytest.mark.parametrize("how", ["revoked", "expired"])
+def test_the_end_of_an_opening_ends_uploads_in_flight(houses, owner, guest, bucket, how):
+    one = opening(houses, bucket, "--prefix", "in/", actions=("write",), until=6 if how == "expired" else 3600)
+    whole = {"Bucket": bucket, "Key": "in/parts"}
+    upload = {**whole, "UploadId": guest.create_multipart_upload(**whole)["UploadId"]}
+    etag = guest.upload_part(**upload, PartNumber=1, Body=bytes(5 * MIB))["ETag"]
+    # A part and an object, both half sent when the opening ends.
+    urls = [
+        guest.generate_presigned_url("upload_part", Params={**upload, "PartNumber": 2}),
+        guest.generate_presigned_url("put_object", Params={"Bucket": bucket, "Key": "in/object"}),
+    ]
+    running = [Upload(houses, url, 8 * MIB) for url in urls]
+    for each in running:
+        each.send(MIB)
+    if how == "revoked":
+        revoke(houses, one)
+
+    def is_over() -> bool:
+        for each in running:
+            each.send(16 * 1024)
+        try:
+            guest.put_object(Bucket=bucket, Key="in/probe", Body=b"")
+        except botocore.exceptions.ClientError as error:
+            return error_code(error) in ("AccessDenied", "NoSuchBucket")
+        return False
+
+    wait_until(is_over, "the opening has ended", 15)
+    # For running transfers, too, within the five seconds that the documentation promises.
+    end = time.monotonic() + 5
+    while time.monotonic() < end and not all(each.is_cut for each in running):
+        for each in running:
+            each.send(16 * 1024)
+        time.sleep(0.1)
+    assert all(each.is_cut or each.left for each in running)
+    for each in running:
+        status = each.status()
+        assert status is None or status in (403, 404), status
+    for call in (
+        lambda: guest.upload_part(**upload, PartNumber=3, Body=b"late"),
+        lambda: guest.complete_multipart_upload(**upload, MultipartUpload={"Parts": [{"PartNumber": 1, "ETag": etag}]}),
+        lambda: guest.list_parts(**upload),
+        lambda: guest.abort_multipart_upload(**upload),
+        lambda: guest.create_multipart_upload(**whole),
+    ):
+        error = pytest.raises(botocore.exceptions.ClientError, call)
+        assert error_code(error.value) in ("AccessDenied", "NoSuchBucket"), error.value
+    # What had arrived is the owner's to see and to abort; nothing of the rest is there.
+    assert [part["PartNumber"] for part in owner.list_parts(**upload)["Parts"]] == [1]
+    owner.abort_multipart_upload(**upload)
+    keys = [entry["Key"] for entry in owner.list_objects_v2(Bucket=bucket, Prefix="in/").get("Contents", [])]
+    assert set(keys) <= {"in/probe"}
