@@ -5,6 +5,7 @@ mod approvals;
 mod background;
 mod buckets;
 mod golden;
+mod isolation;
 mod keys;
 mod ledger;
 mod listing;
