@@ -28,12 +28,27 @@ pub enum Act {
     /// Destroys the key of one object version: see [`crate::ShredObject`].
     #[n(51)]
     ShredObject(#[n(0)] crate::ShredObject),
+    /// Makes an opening.
+    #[n(160)]
+    CreateOpening(#[n(0)] Box<crate::NewOpening>),
+    /// Lets one controller alone make openings again: see [`OneControllerOpens`].
+    #[n(161)]
+    OneControllerOpens(#[n(0)] OneControllerOpens),
     /// Disposes of what a list names: see [`Dispose`].
     #[n(200)]
     Dispose(#[n(0)] Dispose),
     /// Lowers what a project's retention class demands: see [`LowerRetention`].
     #[n(201)]
     LowerRetention(#[n(0)] LowerRetention),
+}
+
+/// Takes back a project's wish that a second controller approves each opening. What a controller alone could take back would
+/// bind nobody.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct OneControllerOpens {
+    /// The project.
+    #[n(0)]
+    pub project: ProjectId,
 }
 
 /// Disposes of the versions on a list that was made before. Each is judged again when its turn comes.
@@ -126,6 +141,19 @@ impl Act {
                 approver: Who::Members(&[Role::Controller, Role::Steward]),
                 cools_off: true,
             },
+            Self::CreateOpening(_) => ActRules {
+                name: "create opening",
+                proposer: Who::Members(&[Role::Controller]),
+                approver: Who::Members(&[Role::Controller]),
+                // It can be revoked.
+                cools_off: false,
+            },
+            Self::OneControllerOpens(_) => ActRules {
+                name: "let one controller open",
+                proposer: Who::Members(&[Role::Controller]),
+                approver: Who::Members(&[Role::Controller]),
+                cools_off: true,
+            },
             Self::Dispose(_) => ActRules {
                 name: "dispose",
                 proposer: Who::Members(&[Role::Controller]),
@@ -145,9 +173,13 @@ impl Act {
     /// Whether it holds nothing but ids and numbers, so that it may lie open in metadata.
     pub fn is_ids_only(&self) -> bool {
         match self {
-            Self::AppointController(_) | Self::AdvanceClock(_) | Self::Dispose(_) | Self::ShredProject(_) => true,
+            Self::AppointController(_)
+            | Self::AdvanceClock(_)
+            | Self::Dispose(_)
+            | Self::ShredProject(_)
+            | Self::OneControllerOpens(_) => true,
             // It names the object.
-            Self::LowerRetention(_) | Self::ShredObject(_) => false,
+            Self::LowerRetention(_) | Self::ShredObject(_) | Self::CreateOpening(_) => false,
         }
     }
 
@@ -155,6 +187,8 @@ impl Act {
     pub fn project(&self) -> Option<ProjectId> {
         match self {
             Self::AppointController(act) => Some(act.project),
+            Self::CreateOpening(act) => Some(act.project),
+            Self::OneControllerOpens(act) => Some(act.project),
             Self::AdvanceClock(_) => None,
             Self::Dispose(act) => Some(act.project),
             Self::LowerRetention(act) => Some(act.project),

@@ -94,6 +94,10 @@ pub struct Project {
     /// Until when it is paid for. From then on it is read-only; nothing is ever deleted for it.
     #[n(11)]
     pub paid_until: Option<TimestampMicros>,
+    /// Whether a second controller has to approve each opening.
+    #[n(12)]
+    #[cbor(default)]
+    pub two_person_openings: bool,
 }
 
 impl Project {
@@ -201,13 +205,16 @@ pub struct ProjectChanges {
     /// The operator's.
     #[n(8)]
     pub paid_until: Option<PaidUntil>,
+    /// Whether a second controller has to approve each opening. The controller's; it is taken back by two of them only.
+    #[n(9)]
+    pub two_person_openings: Option<bool>,
 }
 
 impl ProjectChanges {
     /// Whether something changes that is the controller's to decide.
     pub fn has_controllers(&self) -> bool {
         let texts = [&self.organisation, &self.contact, &self.legal_basis, &self.ethics_approval, &self.note];
-        texts.into_iter().any(Option::is_some)
+        self.two_person_openings.is_some() || texts.into_iter().any(Option::is_some)
     }
 
     /// Whether something changes that is the operator's to decide.

@@ -413,7 +413,7 @@ pub enum OpeningRefusal {
     #[n(11)]
     NotAllowed,
     /// The project demands a second person.
-    #[error("this project demands that a second person approves an opening")]
+    #[error("this project demands that a second controller approves: propose it")]
     #[n(12)]
     NeedsSecondPerson,
     /// There is no such project.

@@ -84,6 +84,8 @@ impl Core {
         match &proposal.act {
             Act::AppointController(act) => self.carry_out_appointment(act, proposal).await,
             Act::AdvanceClock(act) => self.carry_out_clock_step(act, proposal).await,
+            Act::CreateOpening(asked) => self.carry_out_opening(asked, proposal).await,
+            Act::OneControllerOpens(act) => self.carry_out_one_controller(act, proposal).await,
             Act::Dispose(act) => self.carry_out_disposal(act, proposal).await,
             Act::LowerRetention(act) => self.carry_out_lowering(act, proposal).await,
             Act::ShredProject(act) => self.carry_out_shred_project(act, proposal).await,
@@ -436,6 +438,8 @@ impl Core {
         match act {
             Act::AppointController(act) => self.check_appointment(act).await,
             Act::AdvanceClock(act) => self.check_clock_step(act),
+            Act::CreateOpening(asked) => self.check_proposed_opening(asked),
+            Act::OneControllerOpens(_) => Ok(()),
             Act::Dispose(act) => self.check_disposal(act).await,
             Act::LowerRetention(act) => Ok(act.retention.check()?),
             Act::ShredProject(act) => self.check_shred_project(act).await,

@@ -260,6 +260,7 @@ impl Core {
             details_key_version: 0,
             sealed_details: None,
             paid_until: None,
+            two_person_openings: false,
             quota: None,
         };
         attempt.put(self.rows.project(project.id), records::encode(&record));

@@ -141,6 +141,7 @@ impl Core {
             quota: Quota::default(),
             used: None,
             paid_until: record.paid_until,
+            two_person_openings: record.two_person_openings,
         };
         self.tell_quota(snapshot, record, &mut project)?;
         Ok(project)
@@ -199,6 +200,7 @@ impl Core {
             details_key_version: 0,
             sealed_details: None,
             paid_until: None,
+            two_person_openings: false,
             quota: None,
         };
         let mut detail = json!({ "controller": request.controller });
@@ -357,6 +359,14 @@ impl Core {
             let sealed = self.seals.seal(Place::Project(id), &said)?;
             record.details_key_version = sealed.key_version;
             record.sealed_details = Some(sealed.bytes);
+        }
+        match changes.two_person_openings {
+            Some(false) if record.two_person_openings => return Err(OpeningRefusal::NeedsSecondPerson.into()),
+            Some(true) if !record.two_person_openings => {
+                detail["two_person_openings"] = json!({ "from": false, "to": true });
+                record.two_person_openings = true;
+            }
+            _ => {}
         }
         if let Some(pool) = changes.pool.filter(|pool| *pool != record.pool) {
             self.check_pool(pool).await?;

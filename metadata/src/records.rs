@@ -104,6 +104,10 @@ pub(crate) struct ProjectRecord {
     pub(crate) paid_until: Option<TimestampMicros>,
     #[n(8)]
     pub(crate) quota: Option<QuotaRecord>,
+    /// A second controller has to approve each opening.
+    #[n(9)]
+    #[cbor(default)]
+    pub(crate) two_person_openings: bool,
 }
 
 /// A namespace. The name is sealed under the system key "principals".

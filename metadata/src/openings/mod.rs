@@ -10,6 +10,7 @@
 mod budget;
 mod configured;
 pub(crate) mod records;
+mod two_people;
 mod zones;
 
 pub use configured::ConfiguredOpening;
@@ -47,11 +48,21 @@ struct Found {
 impl Core {
     pub(crate) async fn make_opening(self: &Arc<Self>, request: CreateOpening) -> Result<Opening, MetadataError> {
         let id = OpeningId::from_bytes(*request.commit.as_bytes());
-        let project = request.opening.project;
         let deciders: Vec<UserId> = request.actor.user.into_iter().collect();
+        self.open_by(&request, id, &deciders).await
+    }
+
+    /// Makes an opening that these people decided on: the one who asks, or all whom a proposal names.
+    async fn open_by(
+        self: &Arc<Self>,
+        request: &CreateOpening,
+        id: OpeningId,
+        deciders: &[UserId],
+    ) -> Result<Opening, MetadataError> {
+        let project = request.opening.project;
         for number in 0..ATTEMPTS_MAX {
             let _turn = self.queue(number, project.as_bytes()).await;
-            let plan = self.plan_opening(&request, id, &deciders).await;
+            let plan = self.plan_opening(request, id, deciders).await;
             match settle(self.store.as_ref(), request.commit, number, plan).await? {
                 Settled::Done(opening) => return Ok(opening),
                 Settled::Again => {}
@@ -71,7 +82,11 @@ impl Core {
     ) -> Result<Plan<Opening>, MetadataError> {
         let asked = &request.opening;
         let (project, now) = (asked.project, self.now());
-        self.check_may_open(project, &request.actor, request.is_operator).await?;
+        // Whoever approved was asked for the role already.
+        let is_approved = deciders.len() > 1;
+        if !is_approved {
+            self.check_may_open(project, &request.actor, request.is_operator).await?;
+        }
         let start = asked.start.unwrap_or(now);
         check_asked(asked, start, now)?;
         for zone in &asked.zones {
@@ -80,6 +95,11 @@ impl Core {
         let mut attempt = Attempt::default();
         let project_row = self.get(&self.rows.project(project)).await?.ok_or(OpeningRefusal::NoSuchProject)?;
         let own: crate::records::ProjectRecord = crate::records::decode("project", &project_row.value)?;
+        if own.two_person_openings && !is_approved && !asked.is_configured {
+            return Err(OpeningRefusal::NeedsSecondPerson.into());
+        }
+        // A change of members rewrites this row.
+        attempt.expect(self.rows.project(project), Some(&project_row));
         let found = self.recipient_of(&asked.to, project, own.namespace).await?;
         let bucket = match &asked.bucket_name {
             None => None,

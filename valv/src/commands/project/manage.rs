@@ -83,6 +83,10 @@ pub(crate) struct PropertyArgs {
     /// read-only. An operator's to change.
     #[arg(long, value_parser = parse_until)]
     paid_until: Option<Until>,
+    /// Have a second controller approve each opening from now on. A controller's to say; it takes two to take it back
+    /// (`valv project opening one-controller`).
+    #[arg(long)]
+    two_person_openings: bool,
 }
 
 /// A bound, or none.
@@ -141,6 +145,7 @@ impl PropertyArgs {
             pool: self.pool,
             quota,
             paid_until: self.paid_until.map(|until| PaidUntil { micros: until.0 }),
+            two_person_openings: self.two_person_openings.then_some(true),
         }
     }
 }
@@ -360,7 +365,7 @@ fn project_json(project: &Project) -> Value {
         "created": time(project.created_micros), "governed": project.governed_micros.map(time), "details": details,
         "quota_bytes": project.quota_bytes, "quota_objects": project.quota_objects,
         "used_bytes": project.used_bytes, "used_objects": project.used_objects,
-        "paid_until": project.paid_until_micros.map(time),
+        "paid_until": project.paid_until_micros.map(time), "two_person_openings": project.two_person_openings,
     })
 }
 

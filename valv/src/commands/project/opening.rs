@@ -38,6 +38,8 @@ pub(crate) enum OpeningCommand {
     Show(ShowArgs),
     /// Ends an opening at once.
     Revoke(RevokeArgs),
+    /// Proposes that one controller alone may make openings again, where the project has wanted two.
+    OneController(OneControllerArgs),
 }
 
 /// `valv project opening create`.
@@ -83,6 +85,28 @@ pub(crate) struct CreateArgs {
     /// The bucket's name in the recipient's namespace [default: its own].
     #[arg(long, default_value = "", hide_default_value = true)]
     alias: String,
+    /// Propose it for another controller to approve (`valv proposal approve`): where the project wants two people, the only
+    /// way.
+    #[arg(long)]
+    propose: bool,
+    /// Print JSON for scripts.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `valv project opening one-controller`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct OneControllerArgs {
+    #[command(flatten)]
+    data: DataArg,
+    /// The project.
+    project: String,
+    /// Why.
+    #[arg(long)]
+    reason: String,
+    /// The decision that it rests on.
+    #[arg(long)]
+    reference: String,
     /// Print JSON for scripts.
     #[arg(long)]
     json: bool,
@@ -167,6 +191,7 @@ pub(crate) async fn run(command: OpeningCommand) -> anyhow::Result<()> {
             print(&opening, args.json)
         }
         OpeningCommand::Revoke(args) => revoke(args).await,
+        OpeningCommand::OneController(args) => one_controller(args).await,
     }
 }
 
@@ -188,6 +213,10 @@ async fn create(args: CreateArgs) -> anyhow::Result<()> {
         budget_bytes: args.budget,
         alias: args.alias,
     };
+    if args.propose {
+        let proposal = connect(&args.data).await?.propose_opening(request).await.map_err(refused)?.into_inner();
+        return crate::commands::proposal::show(&proposal, args.json);
+    }
     let reply = connect(&args.data).await?.create_opening(request).await.map_err(refused)?.into_inner();
     print(&reply.opening.context("the server answered without an opening")?, args.json)
 }
@@ -211,6 +240,12 @@ async fn list(args: ListArgs) -> anyhow::Result<()> {
     let titles = ["id", "state", "for", "bucket", "may", "until"];
     print_table(&titles, reply.openings.iter().map(row).collect());
     Ok(())
+}
+
+async fn one_controller(args: OneControllerArgs) -> anyhow::Result<()> {
+    let request = ProposeOneControllerRequest { project: args.project, reason: args.reason, reference: args.reference };
+    let proposal = connect(&args.data).await?.propose_one_controller(request).await.map_err(refused)?.into_inner();
+    crate::commands::proposal::show(&proposal, args.json)
 }
 
 async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {

@@ -181,6 +181,8 @@ impl AdminState {
     async fn act_facts(&self, act: &Act) -> Result<serde_json::Value, Status> {
         Ok(match act {
             Act::AdvanceClock(act) => serde_json::json!({ "to_micros": act.to.0 }),
+            Act::CreateOpening(asked) => super::openings::facts(asked),
+            Act::OneControllerOpens(_) => serde_json::json!({}),
             Act::Dispose(act) => serde_json::json!({ "disposal": act.disposal.to_string() }),
             Act::LowerRetention(act) => serde_json::json!({
                 "class": act.retention.class,

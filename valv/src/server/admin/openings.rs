@@ -37,6 +37,44 @@ impl Openings for Opening {
         Ok(Response::new(wire::CreateOpeningReply { opening: Some(message(opening)) }))
     }
 
+    async fn propose_opening(
+        &self,
+        request: Request<wire::CreateOpeningRequest>,
+    ) -> Result<Response<wire::Proposal>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let name = request.project.clone();
+        let project = self.0.require(&caller, &name, &[Role::Controller]).await?.id;
+        let opening = asked(project, request)?;
+        let propose = api::ProposeAct {
+            by: caller.person(project),
+            reason: opening.purpose.clone(),
+            reference: opening.reference.clone(),
+            act: api::Act::CreateOpening(Box::new(opening)),
+            commit: CommitId::random(),
+        };
+        let proposal = self.0.metadata()?.propose_act(propose).await.map_err(refused)?;
+        Ok(Response::new(self.0.proposal_message(&name, proposal).await?))
+    }
+
+    async fn propose_one_controller(
+        &self,
+        request: Request<wire::ProposeOneControllerRequest>,
+    ) -> Result<Response<wire::Proposal>, Status> {
+        let caller = Caller::of(&request)?;
+        let request = request.into_inner();
+        let project = self.0.require(&caller, &request.project, &[Role::Controller]).await?.id;
+        let propose = api::ProposeAct {
+            by: caller.person(project),
+            reason: request.reason,
+            reference: request.reference,
+            act: api::Act::OneControllerOpens(api::OneControllerOpens { project }),
+            commit: CommitId::random(),
+        };
+        let proposal = self.0.metadata()?.propose_act(propose).await.map_err(refused)?;
+        Ok(Response::new(self.0.proposal_message(&request.project, proposal).await?))
+    }
+
     async fn revoke_opening(
         &self,
         request: Request<wire::RevokeOpeningRequest>,
@@ -159,6 +197,34 @@ fn bits(words: &[String]) -> Result<u8, Status> {
             Status::invalid_argument(format!("{word:?} is no action: read, list, write and delete are"))
         })?;
         Ok(bits | action as u8)
+    })
+}
+
+/// What an opening that is proposed would let whom do, for whoever has to approve it.
+pub(super) fn facts(asked: &api::NewOpening) -> serde_json::Value {
+    let (kind, recipient) = match &asked.to {
+        api::OpeningTo::User(name) => ("user", name),
+        api::OpeningTo::Project(name) => ("project", name),
+        api::OpeningTo::Public(name) => ("public", name),
+    };
+    let actions: Vec<_> = match asked.scope {
+        api::OpeningScope::WhatPoliciesSay => vec!["what policies say"],
+        api::OpeningScope::Actions(bits) => OpenedAction::ALL
+            .into_iter()
+            .filter(|action| bits & *action as u8 != 0)
+            .map(|action| action.name())
+            .collect(),
+    };
+    serde_json::json!({
+        "recipient": { "kind": kind, "name": recipient },
+        "bucket": asked.bucket_name,
+        "prefix": String::from_utf8_lossy(&asked.prefix),
+        "actions": actions,
+        "start_micros": asked.start.map(|time| time.0),
+        "expiry_micros": asked.expiry.map(|time| time.0),
+        "zones": asked.zones,
+        "budget_bytes": asked.budget_bytes,
+        "alias": asked.alias,
     })
 }
 

@@ -174,6 +174,7 @@ fn changes(asked: wire::ProjectChanges) -> ProjectChanges {
         note: asked.note,
         pool: asked.pool.map(PoolId),
         quota: asked.quota.map(|quota| Quota { bytes: quota.bytes, objects: quota.objects }),
+        two_person_openings: asked.two_person_openings,
         paid_until: asked.paid_until.map(|paid| PaidUntil { until: paid.micros.map(TimestampMicros) }),
     }
 }
@@ -198,6 +199,7 @@ fn project_message(project: Project) -> wire::Project {
         used_bytes: project.used.map(|used| used.bytes),
         used_objects: project.used.map(|used| used.objects),
         paid_until_micros: project.paid_until.map(|time| time.0),
+        two_person_openings: project.two_person_openings,
     }
 }
 
