@@ -86,6 +86,38 @@ def test_cluster_time_moves_by_two_operators_and_never_beyond_the_clock(cast):
     assert "operators" in ada.refused("proposal", "list")
 
 
+def test_two_controllers_open_where_the_project_wants_it(cast):
+    server, oda, _, ada, eve = cast
+    people.governed(server, "pair", ada)
+    ada.run("project", "member", "add", "pair", "eve", "--role", "controller")
+    words = ["user", "key", "add", "ada", "--project", "pair", "--json"]
+    secret = "a-secret-of-ada-in-the-pair-0123456789"
+    key = json.loads(server.valv(*words, env={"VALV_SECRET_ACCESS_KEY": secret}).stdout)["access_key_id"]
+    server.s3((key, secret)).create_bucket(Bucket="slices")
+    create = ["project", "opening", "create", "pair", "--bucket", "slices", "--to-user", "oda", "--action", "read"]
+    create += ["--purpose", "a second opinion", "--reference", "ethics 2026/3", "--until", "2040-01-01"]
+    oda.refused("project", "update", "pair", "--two-person-openings")
+    ada.run("project", "update", "pair", "--two-person-openings")
+    assert ada.json("project", "show", "pair")["two_person_openings"] is True
+    assert "second controller" in ada.refused(*create, "--alias", "one")
+
+    proposal = ada.json(*create, "--alias", "two", "--propose")
+    assert proposal["facts"]["recipient"] == {"kind": "user", "name": "oda"} and proposal["state"] == "waiting"
+    assert ada.json("project", "opening", "list", "pair") == []
+    for who in (ada, oda):
+        who.refused("proposal", "approve", proposal["id"], "--project", "pair")
+    eve.run("proposal", "approve", proposal["id"], "--project", "pair", "--reason", "I agree")
+    settled = show(eve, proposal["id"], "pair")
+    assert settled["state"] == "carried out", settled
+    opening = ada.json("project", "opening", "show", "pair", settled["result"]["opening"])
+    assert len(opening["deciders"]) == 2 and opening["alias"] == "two"
+
+    back = ada.json("project", "opening", "one-controller", "pair", "--reason", "few", "--reference", "board 9/2026")
+    eve.run("proposal", "approve", back["id"], "--project", "pair")
+    wait_until(lambda: show(ada, back["id"], "pair")["state"] == "carried out", "one controller to be enough again")
+    ada.run(*create, "--alias", "three")
+
+
 def test_every_word_is_in_the_project_ledger(cast, folder):
     server, _, _, ada, _ = cast
     out = folder / "cohort.jsonl"

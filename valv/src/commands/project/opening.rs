@@ -17,7 +17,7 @@ controller makes an opening: for whom, to what, for which purpose, on which appr
 Expiry and revocation take effect within five seconds, on transfers in flight, too. The bucket then
 appears among the recipient's own, under its name or an alias; any S3 client reads it.
 
-  valv project opening create cohort-7 --bucket ct --to-project lung-group --action read --action list \\
+  valv project opening create cohort-7 --bucket ct-slices --to-project lung-group --action read --action list \\
       --purpose 'nodule detection' --reference 'ethics 2026-0117' --until 2028-05-31 \\
       --zone analysis-platform --budget 2TiB --alias cohort-7-ct
   valv project opening list cohort-7
