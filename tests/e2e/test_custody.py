@@ -179,3 +179,14 @@ def test_a_project_changes_hands_by_both_sides_acts_and_nobody_elses(server, tmp
     kinds = [line["event"]["kind"] for line in map(json.loads, path.read_text().splitlines()) if line["line"] == "event"]
     told = [kind for kind in kinds if kind.startswith("transfer")]
     assert told == ["transfer offered", "transfer withdrawn", "transfer offered", "transfer accepted"]
+
+
+def test_controllers_see_the_horizon_of_their_own_project_and_nobody_elses(make_server):
+    server = make_server()
+    ada, eve = Person(server, "ada"), Person(server, "eve")
+    governed(server, "cohort", ada)
+    governed(server, "other", eve)
+    report = ada.json("admin", "horizon", "--project", "cohort")
+    assert report["projects"] == []
+    assert "no such project" in eve.refused("admin", "horizon", "--project", "cohort")
+    assert "operators" in ada.refused("admin", "horizon")
