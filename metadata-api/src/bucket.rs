@@ -335,6 +335,24 @@ pub enum BucketDocumentKind {
     Website,
 }
 
+impl BucketDocumentKind {
+    /// Every kind.
+    pub const ALL: [Self; 12] = [
+        Self::Policy,
+        Self::Acl,
+        Self::Lifecycle,
+        Self::Cors,
+        Self::Tagging,
+        Self::Encryption,
+        Self::OwnershipControls,
+        Self::PublicAccessBlock,
+        Self::Notification,
+        Self::Logging,
+        Self::RequestPayment,
+        Self::Website,
+    ];
+}
+
 /// Creates a bucket.
 #[derive(Debug, Clone, Encode, Decode)]
 pub struct CreateBucket {

@@ -4,26 +4,14 @@
 
 use crate::approvals::Carried;
 use crate::attempt::{ATTEMPTS_MAX, Plan, Settled, settle};
-use crate::members::MemberRecord;
-use crate::projects::project_event;
-use crate::records::{self, EventKind};
-use crate::service::{Core, MetadataService};
-use bytes::Bytes;
+use crate::ledger::Event;
+use crate::members::{FoundMember, MemberRecord};
+use crate::records::EventKind;
+use crate::service::Core;
 use serde_json::json;
 use std::sync::Arc;
 use valv_metadata_api::*;
-use valv_types::{CommitId, ProjectId};
-
-impl MetadataService {
-    /// Lets members with one of `roles` through: the question that the admin service asks before it shows something. In a
-    /// project without members operators stand in for all of them; in a governed one being an operator gives no right.
-    ///
-    /// # Errors
-    /// [`ProjectRefusal::RoleMissing`], [`ProjectRefusal::OperatorsOnly`] or [`ProjectRefusal::NoSuchProject`].
-    pub async fn require_role(&self, by: &Person, project: ProjectId, roles: &[Role]) -> Result<(), MetadataError> {
-        self.0.require_role(by, project, roles).await
-    }
-}
+use valv_types::CommitId;
 
 impl Core {
     /// Refuses what has nobody to appoint to: a project without members, or a user who is controller already.
@@ -65,19 +53,18 @@ impl Core {
         let (project, mut attempt) = self.governed_project(act.project).await?;
         let user = self.user_with(act.user).await?;
         let found = self.found_member(project.id, user.id).await?;
-        let key = self.rows.member(project.id, user.id);
-        attempt.expect(key.clone(), found.as_ref().map(|member| &member.row));
-        let record = match found {
+        let record = match &found {
             Some(member) if member.record.roles.has(Role::Controller) => return Ok(Plan::Nothing(())),
-            Some(member) => MemberRecord { roles: member.record.roles.with(Role::Controller), ..member.record },
+            Some(FoundMember { record, .. }) => {
+                MemberRecord { roles: record.roles.with(Role::Controller), ..record.clone() }
+            }
             None => {
                 let has_key = self.has_key_in(user.id, project.id).await?;
                 MemberRecord { roles: Roles::NONE.with(Role::Controller), since: self.now(), has_key }
             }
         };
-        self.plan_use_of_user(&mut attempt, user.id).await?;
-        attempt.put(key, records::encode(&record));
-        attempt.put(self.rows.membership(user.id, project.id), Bytes::new());
+        let row = found.as_ref().map(|member| &member.row);
+        self.plan_membership(&mut attempt, project.id, user.id, row, &record).await?;
         let deciders: Vec<_> = proposal.deciders().iter().map(ToString::to_string).collect();
         let detail = json!({
             "to": record.roles.iter().map(Role::name).collect::<Vec<_>>(),
@@ -85,7 +72,7 @@ impl Core {
             "reference": proposal.reference,
             "operators": deciders,
         });
-        let event = project_event(EventKind::MemberSet, project.id, self.now(), &user.names.name);
+        let event = Event::of_project(EventKind::MemberSet, project.id, self.now(), &user.names.name);
         self.record_act_of(&mut attempt, commit, None, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }

@@ -10,7 +10,7 @@ use crate::ledger::Event;
 use crate::records::{self, EventKind};
 use crate::rows::Tag;
 use crate::seal::Place;
-use crate::service::{Core, corrupt};
+use crate::service::{Core, corrupt, is_text};
 use crate::store::Versioned;
 use minicbor::{Decode, Encode};
 use serde_json::json;
@@ -61,7 +61,6 @@ struct ProposalWords {
 /// A proposal that was read, with the row that a change expects.
 struct Read {
     row: Versioned,
-    record: ProposalRecord,
     proposal: Proposal,
 }
 
@@ -171,7 +170,7 @@ impl Core {
         request: &AnswerProposal,
         project: ProjectId,
     ) -> Result<Plan<Proposal>, MetadataError> {
-        let Read { row, record, mut proposal } = self.read_proposal(project, request.proposal).await?;
+        let Read { row, mut proposal } = self.read_proposal(project, request.proposal).await?;
         let rules = proposal.act.rules();
         let mut attempt = Attempt::default();
         let known = request.by.actor.user.ok_or(ApprovalRefusal::NobodyKnown)?;
@@ -212,7 +211,6 @@ impl Core {
             self.check_act(&proposal.act).await?;
             attempt.put(self.rows.proposal_due(not_before, project, proposal.id), bytes::Bytes::new());
         }
-        debug_assert_eq!(record.proposer, proposal.proposer);
         self.put_proposal(&mut attempt, project, &proposal)?;
         let kind = if request.approve { EventKind::ActApproved } else { EventKind::ActRejected };
         let said = Said { kind, by: Some(&request.by.actor), reason: &request.reason };
@@ -364,7 +362,7 @@ impl Core {
             state,
             decisions: words.decisions,
         };
-        Ok(Read { row: row.clone(), record, proposal })
+        Ok(Read { row: row.clone(), proposal })
     }
 
     fn put_proposal(
@@ -401,16 +399,7 @@ impl Core {
         said: Said<'_>,
     ) -> Result<(), MetadataError> {
         let name = proposal.act.rules().name;
-        let event = Event {
-            kind: said.kind,
-            project,
-            time: self.now(),
-            bucket: None,
-            version: None,
-            other_version: None,
-            bytes: 0,
-            subject: name.as_bytes(),
-        };
+        let event = Event::of_project(said.kind, project, self.now(), &name);
         let deciders: Vec<_> = proposal.deciders().iter().map(ToString::to_string).collect();
         let mut detail = json!({
             "act": name,
@@ -487,6 +476,5 @@ struct Said<'a> {
 }
 
 fn check_words(text: &str) -> Result<(), MetadataError> {
-    let is_good = text.len() <= REASON_LEN_BYTES_MAX && !text.chars().any(|c| c.is_control() && c != '\n');
-    if is_good { Ok(()) } else { Err(ApprovalRefusal::ReasonMalformed.into()) }
+    if is_text(text, REASON_LEN_BYTES_MAX) { Ok(()) } else { Err(ApprovalRefusal::ReasonMalformed.into()) }
 }

@@ -36,21 +36,6 @@ const CONTENT_AND_UPLOADS: [Tag; 3] = [Tag::Head, Tag::Noncurrent, Tag::UploadIn
 /// Longest bucket document: S3's largest is a lifecycle configuration, below 1 MiB with its sealing.
 const DOCUMENT_LEN_BYTES_MAX: usize = 512 * 1024;
 
-const DOCUMENT_KINDS: [BucketDocumentKind; 12] = [
-    BucketDocumentKind::Policy,
-    BucketDocumentKind::Acl,
-    BucketDocumentKind::Lifecycle,
-    BucketDocumentKind::Cors,
-    BucketDocumentKind::Tagging,
-    BucketDocumentKind::Encryption,
-    BucketDocumentKind::OwnershipControls,
-    BucketDocumentKind::PublicAccessBlock,
-    BucketDocumentKind::Notification,
-    BucketDocumentKind::Logging,
-    BucketDocumentKind::RequestPayment,
-    BucketDocumentKind::Website,
-];
-
 impl Core {
     pub(crate) async fn make_bucket(self: &Arc<Self>, request: CreateBucket) -> Result<Bucket, MetadataError> {
         let owner = request.actor.user.ok_or_else(|| malformed("a bucket needs an owner"))?;
@@ -384,7 +369,7 @@ impl Core {
         attempt.remove(key);
         attempt.remove(self.bucket_name_row(record.namespace, &view.name)?);
         attempt.remove(self.rows.project_bucket(record.project, id));
-        for kind in DOCUMENT_KINDS.into_iter().filter(|kind| record.documents.contains(kind)) {
+        for kind in BucketDocumentKind::ALL.into_iter().filter(|kind| record.documents.contains(kind)) {
             attempt.remove(self.rows.document(id, kind));
         }
         let event = self.bucket_event(EventKind::BucketDeleted, id, &record, &view.name);

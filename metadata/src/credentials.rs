@@ -273,16 +273,7 @@ impl Core {
         detail: &serde_json::Value,
     ) -> Result<(), MetadataError> {
         for project in told {
-            let event = Event {
-                kind,
-                project: *project,
-                time: self.now(),
-                bucket: None,
-                version: None,
-                other_version: None,
-                bytes: 0,
-                subject: user.names.name.as_bytes(),
-            };
+            let event = Event::of_project(kind, *project, self.now(), &user.names.name);
             match self.record_act(attempt, commit, actor, detail, event) {
                 // A project whose key was destroyed has nothing left that a token could open.
                 Ok(()) | Err(MetadataError::KeyUnavailable | MetadataError::KeyDestroyed) => {}

@@ -28,6 +28,20 @@ pub(crate) struct Event<'a> {
     pub(crate) subject: &'a [u8],
 }
 
+impl<'a> Event<'a> {
+    /// About a whole project (or the cluster), or somebody or something that is not a bucket or a version; `subject` is the
+    /// name of whichever.
+    pub(crate) fn of_project<S: AsRef<[u8]> + ?Sized>(
+        kind: EventKind,
+        project: ProjectId,
+        time: TimestampMicros,
+        subject: &'a S,
+    ) -> Self {
+        let subject = subject.as_ref();
+        Self { kind, project, time, bucket: None, version: None, other_version: None, bytes: 0, subject }
+    }
+}
+
 /// Why a record has more to say than its event.
 #[derive(Debug, Clone, Copy, Default)]
 struct Besides<'a> {

@@ -10,7 +10,8 @@
 //! member or a controller.
 
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle, store_error};
-use crate::projects::{FoundProject, project_event};
+use crate::ledger::Event;
+use crate::projects::FoundProject;
 use crate::records::{self, EventKind, ProjectRecord, UserRecord};
 use crate::rows::{Tag, last_id};
 use crate::service::{Core, corrupt};
@@ -105,13 +106,28 @@ impl Core {
         Ok((project, attempt))
     }
 
+    /// Makes `user` the member that `record` says, over the row as it was `found`. Every way to become a member takes this one,
+    /// and so meets with the deletion of that user.
+    pub(crate) async fn plan_membership(
+        &self,
+        attempt: &mut Attempt,
+        project: ProjectId,
+        user: UserId,
+        found: Option<&Versioned>,
+        record: &MemberRecord,
+    ) -> Result<(), MetadataError> {
+        self.plan_use_of_user(attempt, user).await?;
+        attempt.expect(self.rows.member(project, user), found);
+        attempt.put(self.rows.member(project, user), records::encode(record));
+        attempt.put(self.rows.membership(user, project), Bytes::new());
+        Ok(())
+    }
+
     async fn plan_member(self: &Arc<Self>, request: &SetMember) -> Result<Plan<()>, MetadataError> {
         let (project, mut attempt) = self.governed_project(request.project).await?;
         self.require_role(&request.by, project.id, &[Role::Controller]).await?;
         let user = self.user_named(&request.user_name).await?;
         let found = self.found_member(project.id, user.id).await?;
-        let key = self.rows.member(project.id, user.id);
-        attempt.expect(key.clone(), found.as_ref().map(|member| &member.row));
         let record = match &found {
             Some(member) if member.record.roles == request.roles => return Ok(Plan::Nothing(())),
             Some(member) => MemberRecord { roles: request.roles, ..member.record.clone() },
@@ -122,11 +138,10 @@ impl Core {
         };
         let before = found.as_ref().map_or(Roles::NONE, |member| member.record.roles);
         self.check_members(project.id, user.id, found.is_none(), (before, request.roles)).await?;
-        self.plan_use_of_user(&mut attempt, user.id).await?;
-        attempt.put(key, records::encode(&record));
-        attempt.put(self.rows.membership(user.id, project.id), Bytes::new());
+        let row = found.as_ref().map(|member| &member.row);
+        self.plan_membership(&mut attempt, project.id, user.id, row, &record).await?;
         let detail = json!({ "from": role_names(before), "to": role_names(request.roles) });
-        let event = project_event(EventKind::MemberSet, project.id, self.now(), &user.names.name);
+        let event = Event::of_project(EventKind::MemberSet, project.id, self.now(), &user.names.name);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }
@@ -145,7 +160,7 @@ impl Core {
         attempt.remove(self.rows.membership(user.id, project.id));
         self.plan_use_of_user(&mut attempt, user.id).await?;
         let detail = json!({ "from": role_names(member.record.roles), "to": [] });
-        let event = project_event(EventKind::MemberRemoved, project.id, self.now(), &user.names.name);
+        let event = Event::of_project(EventKind::MemberRemoved, project.id, self.now(), &user.names.name);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }
@@ -305,7 +320,7 @@ impl Core {
             }
             attempt.remove(self.rows.member(project, id));
             attempt.remove(self.rows.membership(id, project));
-            let event = project_event(EventKind::MemberRemoved, project, self.now(), &user.names.name);
+            let event = Event::of_project(EventKind::MemberRemoved, project, self.now(), &user.names.name);
             let detail = json!({ "from": role_names(roles), "to": [], "why": "the user was deleted" });
             self.record_act_of(attempt, commit_of_step(commit, number), None, &detail, event)?;
         }

@@ -13,12 +13,12 @@ use crate::quota::{QuotaRecord, quota_record};
 use crate::records::{self, EventKind, NamespaceRecord, ProjectRecord};
 use crate::rows::{Tag, last_id};
 use crate::seal::Place;
-use crate::service::{Core, corrupt};
+use crate::service::{Core, MetadataService, corrupt, is_text};
 use crate::store::{Snapshot, Versioned};
 use serde_json::{Value, json};
 use std::sync::Arc;
 use valv_metadata_api::*;
-use valv_types::{CommitId, NamespaceId, PoolId, ProjectId, TimestampMicros, UserId};
+use valv_types::{CommitId, NamespaceId, PoolId, ProjectId, TimestampMicros};
 
 /// Most projects in a page: at 20 KiB each, when every text is as long as it may be, 10 MiB.
 const PROJECT_PAGE_MAX: usize = 500;
@@ -34,6 +34,17 @@ pub(crate) struct FoundProject {
 enum Change<'a> {
     Update(&'a UpdateProject),
     Govern(&'a GovernProject),
+}
+
+impl MetadataService {
+    /// Lets members with one of `roles` through: the question that the admin service asks before it shows something. In a
+    /// project without members operators stand in for all of them; in a governed one being an operator gives no right.
+    ///
+    /// # Errors
+    /// [`ProjectRefusal::RoleMissing`], [`ProjectRefusal::OperatorsOnly`] or [`ProjectRefusal::NoSuchProject`].
+    pub async fn require_role(&self, by: &Person, project: ProjectId, roles: &[Role]) -> Result<(), MetadataError> {
+        self.0.require_role(by, project, roles).await
+    }
 }
 
 impl Core {
@@ -211,8 +222,8 @@ impl Core {
         self.plan_quota(&mut attempt, id, None, &record).await?;
         attempt.put(self.rows.project(id), records::encode(&record));
         let member = MemberRecord { roles: Roles::NONE.with(Role::Controller), since: now, has_key: false };
-        self.put_first_controller(&mut attempt, id, controller.id, &member).await?;
-        let event = project_event(EventKind::ProjectCreated, id, now, &request.name);
+        self.plan_membership(&mut attempt, id, controller.id, None, &member).await?;
+        let event = Event::of_project(EventKind::ProjectCreated, id, now, &request.name);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }
@@ -232,20 +243,6 @@ impl Core {
             return Err(ProjectRefusal::NamespaceTaken.into());
         }
         self.plan_namespace(attempt, &request.name, now).await
-    }
-
-    pub(crate) async fn put_first_controller(
-        &self,
-        attempt: &mut Attempt,
-        project: ProjectId,
-        user: UserId,
-        member: &MemberRecord,
-    ) -> Result<(), MetadataError> {
-        self.plan_use_of_user(attempt, user).await?;
-        attempt.expect_absent(self.rows.member(project, user));
-        attempt.put(self.rows.member(project, user), records::encode(member));
-        attempt.put(self.rows.membership(user, project), bytes::Bytes::new());
-        Ok(())
     }
 
     pub(crate) async fn change_project(self: &Arc<Self>, request: UpdateProject) -> Result<Project, MetadataError> {
@@ -295,10 +292,10 @@ impl Core {
         attempt.put(self.rows.project(id), records::encode(&record));
         let has_key = self.has_key_in(controller.id, id).await?;
         let member = MemberRecord { roles: Roles::NONE.with(Role::Controller), since: now, has_key };
-        self.put_first_controller(&mut attempt, id, controller.id, &member).await?;
+        self.plan_membership(&mut attempt, id, controller.id, None, &member).await?;
         let detail = json!({ "controller": request.controller });
         let name = self.open_project_name(id, &record)?;
-        let event = project_event(EventKind::ProjectGoverned, id, now, &name);
+        let event = Event::of_project(EventKind::ProjectGoverned, id, now, &name);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }
@@ -327,7 +324,7 @@ impl Core {
             self.plan_limits(&mut attempt, id, record.limits()).await?;
         }
         let name = self.open_project_name(id, &record)?;
-        let event = project_event(EventKind::ProjectChanged, id, self.now(), &name);
+        let event = Event::of_project(EventKind::ProjectChanged, id, self.now(), &name);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }
@@ -400,20 +397,5 @@ pub(crate) fn require_operator(by: &Person) -> Result<(), MetadataError> {
 }
 
 fn check_text(text: &str) -> Result<(), MetadataError> {
-    let is_good = text.len() <= PROJECT_TEXT_LEN_BYTES_MAX && !text.chars().any(|c| c.is_control() && c != '\n');
-    if is_good { Ok(()) } else { Err(ProjectRefusal::TextMalformed.into()) }
-}
-
-/// An event about a whole project or one of its members; `subject` is the name of whichever.
-pub(crate) fn project_event(kind: EventKind, project: ProjectId, time: TimestampMicros, subject: &str) -> Event<'_> {
-    Event {
-        kind,
-        project,
-        time,
-        bucket: None,
-        version: None,
-        other_version: None,
-        bytes: 0,
-        subject: subject.as_bytes(),
-    }
+    if is_text(text, PROJECT_TEXT_LEN_BYTES_MAX) { Ok(()) } else { Err(ProjectRefusal::TextMalformed.into()) }
 }

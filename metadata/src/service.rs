@@ -240,6 +240,12 @@ pub(crate) fn bucket_of(row: Option<&Versioned>) -> Result<BucketRecord, Metadat
     }
 }
 
+/// Whether `text` can be what a person said: of at most so many bytes, over several lines if need be, and nothing that is
+/// no text.
+pub(crate) fn is_text(text: &str, len_bytes_max: usize) -> bool {
+    text.len() <= len_bytes_max && !text.chars().any(|c| c.is_control() && c != '\n')
+}
+
 pub(crate) fn malformed(what: &str) -> MetadataError {
     MetadataError::Malformed { what: what.to_owned() }
 }

@@ -437,16 +437,7 @@ impl Core {
         project: ProjectId,
         subject: &str,
     ) -> Result<(), MetadataError> {
-        let event = Event {
-            kind,
-            project,
-            time: self.now(),
-            bucket: None,
-            version: None,
-            other_version: None,
-            bytes: 0,
-            subject: subject.as_bytes(),
-        };
+        let event = Event::of_project(kind, project, self.now(), subject);
         self.record_event(attempt, commit, None, event)
     }
 }

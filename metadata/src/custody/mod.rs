@@ -254,16 +254,7 @@ impl Core {
         };
         attempt.expect(self.rows.custody_state(), custody.state_row.as_ref());
         attempt.put(self.rows.custody_state(), encode(&CustodyState { changes: custody.changes + 1 }));
-        let event = Event {
-            kind: told.kind,
-            project: ProjectId::CLUSTER,
-            time: now,
-            bucket: None,
-            version: None,
-            other_version: None,
-            bytes: 0,
-            subject: told.subject.as_bytes(),
-        };
+        let event = Event::of_project(told.kind, ProjectId::CLUSTER, now, &told.subject);
         self.record_act(&mut attempt, change.commit(), change.actor(), &told.detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }

@@ -9,13 +9,12 @@
 use super::check_text;
 use super::records::{TransferRecord, TransferTexts};
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle};
+use crate::ledger::Event;
 use crate::members::MemberRecord;
-use crate::projects::project_event;
 use crate::records::{EventKind, decode, encode};
 use crate::seal::Place;
 use crate::service::Core;
 use crate::store::Versioned;
-use bytes::Bytes;
 use serde_json::json;
 use std::sync::Arc;
 use valv_metadata_api::*;
@@ -176,7 +175,7 @@ impl Core {
             "terms": terms_json(&texts.terms), "keeps_controllers": record.keeps_controllers,
             "expires_micros": record.expires,
         });
-        let event = project_event(EventKind::TransferOffered, project.id, now, &texts.to);
+        let event = Event::of_project(EventKind::TransferOffered, project.id, now, &texts.to);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }
@@ -246,7 +245,7 @@ impl Core {
         record.settled = Some(now);
         self.seal_transfer(id, &mut record, &texts)?;
         attempt.put(self.rows.transfer(id), encode(&record));
-        let event = project_event(EventKind::TransferAccepted, id, now, &texts.to);
+        let event = Event::of_project(EventKind::TransferAccepted, id, now, &texts.to);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }
@@ -274,10 +273,7 @@ impl Core {
                 MemberRecord { roles: Roles::NONE.with(Role::Controller), since: self.now(), has_key }
             }
         };
-        attempt.expect(self.rows.member(project, to), own.as_ref());
-        attempt.put(self.rows.member(project, to), encode(&member));
-        attempt.put(self.rows.membership(to, project), Bytes::new());
-        self.plan_use_of_user(attempt, to).await?;
+        self.plan_membership(attempt, project, to, own.as_ref(), &member).await?;
         if record.keeps_controllers {
             return Ok(Vec::new());
         }
@@ -305,7 +301,7 @@ impl Core {
         record.settled = Some(now);
         attempt.put(self.rows.transfer(project.id), encode(&record));
         let detail = json!({ "offer": record.offer, "reason": request.reason });
-        let event = project_event(kind, project.id, now, &texts.to);
+        let event = Event::of_project(kind, project.id, now, &texts.to);
         self.record_act(&mut attempt, request.commit, &request.by.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }

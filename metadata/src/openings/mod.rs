@@ -21,7 +21,7 @@ use crate::principals::{check_name, id_of_row};
 use crate::records::EventKind;
 use crate::rows::{Tag, last_id};
 use crate::seal::Place;
-use crate::service::{Core, corrupt};
+use crate::service::{Core, corrupt, is_text};
 use crate::store::{Snapshot, Versioned};
 use records::{AliasRecord, NamedBucket, OpeningRecord, OpeningWords};
 use serde_json::json;
@@ -613,9 +613,7 @@ fn recipient_place(record: &OpeningRecord) -> Option<[u8; 16]> {
 }
 
 fn check_text(text: &str) -> Result<(), MetadataError> {
-    let is_good = text.len() <= OPENING_TEXT_LEN_BYTES_MAX
-        && !text.trim().is_empty()
-        && !text.chars().any(|c| c.is_control() && c != '\n');
+    let is_good = is_text(text, OPENING_TEXT_LEN_BYTES_MAX) && !text.trim().is_empty();
     if is_good { Ok(()) } else { Err(OpeningRefusal::TextMalformed.into()) }
 }
 

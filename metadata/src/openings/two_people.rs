@@ -3,7 +3,8 @@
 use super::check_asked;
 use crate::approvals::Carried;
 use crate::attempt::{ATTEMPTS_MAX, Attempt, Plan, Settled, settle};
-use crate::projects::{FoundProject, project_event};
+use crate::ledger::Event;
+use crate::projects::FoundProject;
 use crate::records::{self, EventKind};
 use crate::service::Core;
 use serde_json::json;
@@ -78,7 +79,7 @@ impl Core {
             "deciders": deciders,
         });
         let name = self.open_project_name(id, &record)?;
-        let event = project_event(EventKind::ProjectChanged, id, self.now(), &name);
+        let event = Event::of_project(EventKind::ProjectChanged, id, self.now(), &name);
         self.record_act_of(&mut attempt, commit, None, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }

@@ -100,16 +100,7 @@ impl Core {
                     None if row.is_none() => return Err(OpeningRefusal::NoSuchZone.into()),
                     None => attempt.remove(key.clone()),
                 }
-                let event = Event {
-                    kind,
-                    project: ProjectId::CLUSTER,
-                    time: self.now(),
-                    bucket: None,
-                    version: None,
-                    other_version: None,
-                    bytes: 0,
-                    subject: name.as_bytes(),
-                };
+                let event = Event::of_project(kind, ProjectId::CLUSTER, self.now(), &name);
                 self.record_act(&mut attempt, commit, actor, detail, event)?;
                 Ok(Plan::Commit(attempt, ()))
             };

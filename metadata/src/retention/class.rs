@@ -132,16 +132,7 @@ impl Core {
             "reason": request.reason,
             "buckets": buckets,
         });
-        let event = Event {
-            kind: EventKind::RetentionSet,
-            project,
-            time: self.now(),
-            bucket: None,
-            version: None,
-            other_version: None,
-            bytes: 0,
-            subject: new.class.as_bytes(),
-        };
+        let event = Event::of_project(EventKind::RetentionSet, project, self.now(), &new.class);
         self.record_act(&mut attempt, request.commit, &request.actor, &detail, event)?;
         Ok(Plan::Commit(attempt, ()))
     }

@@ -14,7 +14,7 @@ use valv_metadata_api::{
     HOLDS_PER_BUCKET_MAX, HOLDS_PER_PROJECT_MAX, Hold, MetadataError, ReleaseHold, RetentionRefusal, RetentionScope,
     SetHold, check_retention_text,
 };
-use valv_types::{BucketId, HoldId, ProjectId};
+use valv_types::{BucketId, CommitId, HoldId, ProjectId};
 
 impl MetadataService {
     /// Sets a legal hold: from its commit on nothing that it keeps is removed, overwritten, expired or purged. One commit,
@@ -59,6 +59,27 @@ impl Core {
         Ok(holds)
     }
 
+    /// Plans over a snapshot until the plan commits.
+    async fn change_holds(
+        self: &Arc<Self>,
+        project: ProjectId,
+        commit: CommitId,
+        plan: impl Fn(&Self, &dyn Snapshot) -> Result<Plan<Hold>, MetadataError> + Send + Sync + 'static,
+    ) -> Result<Hold, MetadataError> {
+        let (plan, queue) = (Arc::new(plan), self.rows.project_guard(project));
+        for number in 0..ATTEMPTS_MAX {
+            let _turn = self.queue(number, &queue).await;
+            let plan = Arc::clone(&plan);
+            let planned = self.scan(move |core, snapshot| plan(core, snapshot)).await;
+            match settle(self.store.as_ref(), commit, number, planned).await? {
+                Settled::Done(hold) => return Ok(hold),
+                Settled::Again => {}
+                Settled::Before(refusal) => return Err(refusal),
+            }
+        }
+        Err(MetadataError::Conflict)
+    }
+
     async fn set_hold(self: &Arc<Self>, request: SetHold) -> Result<Hold, MetadataError> {
         request.scope.check()?;
         check_retention_text(&request.reason)?;
@@ -66,19 +87,8 @@ impl Core {
         if request.reason.is_empty() {
             return Err(RetentionRefusal::TextMissing.into());
         }
-        let request = Arc::new(request);
-        let queue = self.rows.project_guard(request.project);
-        for number in 0..ATTEMPTS_MAX {
-            let _turn = self.queue(number, &queue).await;
-            let asked = Arc::clone(&request);
-            let plan = self.scan(move |core, snapshot| core.plan_hold(snapshot, &asked)).await;
-            match settle(self.store.as_ref(), request.commit, number, plan).await? {
-                Settled::Done(hold) => return Ok(hold),
-                Settled::Again => {}
-                Settled::Before(refusal) => return Err(refusal),
-            }
-        }
-        Err(MetadataError::Conflict)
+        let (project, commit) = (request.project, request.commit);
+        self.change_holds(project, commit, move |core, snapshot| core.plan_hold(snapshot, &request)).await
     }
 
     fn plan_hold(&self, snapshot: &dyn Snapshot, request: &SetHold) -> Result<Plan<Hold>, MetadataError> {
@@ -112,19 +122,8 @@ impl Core {
         if request.reason.is_empty() {
             return Err(RetentionRefusal::TextMissing.into());
         }
-        let request = Arc::new(request);
-        let queue = self.rows.project_guard(request.project);
-        for number in 0..ATTEMPTS_MAX {
-            let _turn = self.queue(number, &queue).await;
-            let asked = Arc::clone(&request);
-            let plan = self.scan(move |core, snapshot| core.plan_release(snapshot, &asked)).await;
-            match settle(self.store.as_ref(), request.commit, number, plan).await? {
-                Settled::Done(hold) => return Ok(hold),
-                Settled::Again => {}
-                Settled::Before(refusal) => return Err(refusal),
-            }
-        }
-        Err(MetadataError::Conflict)
+        let (project, commit) = (request.project, request.commit);
+        self.change_holds(project, commit, move |core, snapshot| core.plan_release(snapshot, &request)).await
     }
 
     fn plan_release(&self, snapshot: &dyn Snapshot, request: &ReleaseHold) -> Result<Plan<Hold>, MetadataError> {

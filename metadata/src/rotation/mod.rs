@@ -26,16 +26,7 @@ impl Core {
     async fn rotate_root_key(self: &Arc<Self>, actor: &Actor) -> Result<u32, MetadataError> {
         let commit = CommitId::random();
         let mut attempt = Attempt::default();
-        let event = Event {
-            kind: EventKind::RootKeyReplaced,
-            project: ProjectId::CLUSTER,
-            time: self.now(),
-            bucket: None,
-            version: None,
-            other_version: None,
-            bytes: 0,
-            subject: b"root key",
-        };
+        let event = Event::of_project(EventKind::RootKeyReplaced, ProjectId::CLUSTER, self.now(), b"root key");
         let detail = json!({ "from_version": self.seals.keys().root_version() });
         self.record_act(&mut attempt, commit, actor, &detail, event)?;
         attempt::commit(self.store.as_ref(), commit, attempt).await?;

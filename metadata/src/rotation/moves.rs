@@ -81,21 +81,6 @@ const KNOWN: [Tag; 60] = [
     Tag::Zone,
 ];
 
-const DOCUMENT_KINDS: [BucketDocumentKind; 12] = [
-    BucketDocumentKind::Policy,
-    BucketDocumentKind::Acl,
-    BucketDocumentKind::Lifecycle,
-    BucketDocumentKind::Cors,
-    BucketDocumentKind::Tagging,
-    BucketDocumentKind::Encryption,
-    BucketDocumentKind::OwnershipControls,
-    BucketDocumentKind::PublicAccessBlock,
-    BucketDocumentKind::Notification,
-    BucketDocumentKind::Logging,
-    BucketDocumentKind::RequestPayment,
-    BucketDocumentKind::Website,
-];
-
 /// What becomes of a row.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Move {
@@ -392,7 +377,7 @@ impl Mover<'_> {
         if !self.buckets.contains(&bucket) {
             return Ok(Move::Stays);
         }
-        let kind = DOCUMENT_KINDS.iter().copied().find(|known| *known as u8 == kind);
+        let kind = BucketDocumentKind::ALL.iter().copied().find(|known| *known as u8 == kind);
         let Some(kind) = kind else { return Ok(Move::Unknown) };
         self.sealed(Place::Document(self.project, bucket, kind), value, SealedFields { key_version: 0, sealed: 1 })
     }

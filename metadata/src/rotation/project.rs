@@ -374,7 +374,7 @@ impl Core {
 /// An event of a project's key.
 pub(super) fn key_event(kind: EventKind, project: ProjectId, time: TimestampMicros) -> Event<'static> {
     let subject = b"project key".as_slice();
-    Event { kind, project, time, bucket: None, version: None, other_version: None, bytes: 0, subject }
+    Event::of_project(kind, project, time, subject)
 }
 
 /// One step of a pass.

@@ -30,20 +30,6 @@ const DONE_MIN: usize = 1_500;
 const BUCKETS_MAX: usize = 8;
 const UPLOADS_MAX: usize = 30;
 const KEYS: [&[u8]; 5] = [b"a", b"a/b", b"a\0", b"b", b"z/y/x"];
-const KINDS: [BucketDocumentKind; 12] = [
-    BucketDocumentKind::Policy,
-    BucketDocumentKind::Acl,
-    BucketDocumentKind::Lifecycle,
-    BucketDocumentKind::Cors,
-    BucketDocumentKind::Tagging,
-    BucketDocumentKind::Encryption,
-    BucketDocumentKind::OwnershipControls,
-    BucketDocumentKind::PublicAccessBlock,
-    BucketDocumentKind::Notification,
-    BucketDocumentKind::Logging,
-    BucketDocumentKind::RequestPayment,
-    BucketDocumentKind::Website,
-];
 const HOUR_SECS: u64 = 3_600;
 const YEAR_SECS: u64 = 366 * 24 * HOUR_SECS;
 
@@ -425,7 +411,7 @@ impl View {
             }
         }
         for bucket in [held.locked, held.plain, BucketId::from_bytes([9; 16])] {
-            for kind in KINDS {
+            for kind in BucketDocumentKind::ALL {
                 let document = service.get_bucket_document(GetBucketDocument { bucket, kind }).await;
                 self.add(format!("document {bucket} {kind:?}"), document);
             }
@@ -769,11 +755,12 @@ impl Changes {
             }
             5 => ("lifecycle", done(world.change(a, bucket, BucketChange::SetDocument(lifecycle(""))).await)),
             6 => {
-                let kind = KINDS[self.random.below(KINDS.len())];
+                let kind = BucketDocumentKind::ALL[self.random.below(BucketDocumentKind::ALL.len())];
                 ("remove document", done(world.change(a, bucket, BucketChange::RemoveDocument(kind)).await))
             }
             _ => {
-                let kinds: Vec<_> = KINDS.into_iter().filter(|kind| *kind != BucketDocumentKind::Lifecycle).collect();
+                let kinds: Vec<_> =
+                    BucketDocumentKind::ALL.into_iter().filter(|kind| *kind != BucketDocumentKind::Lifecycle).collect();
                 let kind = self.random.of(&kinds).unwrap();
                 let document = BucketDocument { kind, body: self.made.to_string().into_bytes() };
                 ("set document", done(world.change(a, bucket, BucketChange::SetDocument(document)).await))

@@ -2,14 +2,13 @@
 
 use crate::admin::{self, Channel, refused};
 use crate::commands::DataArg;
+use crate::commands::admin::date;
 use crate::commands::output::{confirm, day, print_fields, print_json, print_table, time};
 use anyhow::Context;
 use serde_json::{Value, json};
-use valv_gateway::http_date;
 use valv_proto::admin::v1::create_opening_request::To;
 use valv_proto::admin::v1::openings_client::OpeningsClient;
 use valv_proto::admin::v1::*;
-use valv_types::TimestampMicros;
 
 const ABOUT_OPENINGS: &str = "\
 Nobody but a project's members gets in, whatever bucket policies and ACLs say, unless the project's
@@ -257,11 +256,7 @@ async fn revoke(args: RevokeArgs) -> anyhow::Result<()> {
 
 /// A time in RFC 3339, or a date, which means its first moment in UTC.
 fn point_in_time(text: &str) -> Result<u64, String> {
-    let is_date = text.len() == 10 && !text.contains('T');
-    let whole = if is_date { format!("{text}T00:00:00Z") } else { text.to_owned() };
-    http_date::parse_iso8601(&whole)
-        .map(|TimestampMicros(micros)| micros)
-        .ok_or_else(|| "a time looks like 2028-05-31 or 2028-05-31T18:00:00Z".to_owned())
+    date(text).map(|time| time.0).map_err(|error| error.to_string())
 }
 
 /// A number of bytes.
